@@ -1,0 +1,196 @@
+#!/bin/bash
+# shellcheck disable=SC2154,SC2016,SC2086 # lib.sh assigns what is read here; jq and awk expand themselves; no word here has spaces
+# A tag brings a file's pages home while policyd runs.
+
+places_on() {
+  local dir=$1 file=$1/t/data
+  make_file "$file" 16 0
+  map_outside 0 "$file"
+  start_policyd
+  setfpolicy bind:1 "$file"
+  within 1 "$dir: all pages home" all_on 1 "$file" 4096
+  equal bind:1 "$(getfpolicy --json "$file" | jq -r '.files[0].effective.policy')" "$dir: effective policy"
+}
+
+case_ext4() { places_on /mnt/ext4; }
+case_xfs() { places_on /mnt/xfs; }
+case_btrfs() { places_on /mnt/btrfs; }
+case_vfat() {
+  places_on /mnt/vfat
+  equal database "$(queryfpolicy --json /mnt/vfat/t/data | jq -r '.files[0].source')" "source"
+}
+case_tmpfs() {
+  mkdir -p /tmp/t
+  on_node 0 head -c 16M /dev/urandom >/tmp/t/data
+  # Written by head on node 0, so its pages are there.
+  start_policyd
+  setfpolicy bind:1 /tmp/t/data
+  within 1 "tmpfs: all pages home" all_on 1 /tmp/t/data 4096
+}
+case_squashfs() {
+  local file
+  file=$(find /mnt/squashfs -type f -size +1M | head -n 1)
+  cache_on "$file" 0
+  local pages
+  pages=$((($(stat -c %s "$file") + 4095) / 4096))
+  start_policyd
+  setfpolicy bind:1 "$file"
+  within 1 "squashfs: all pages home" all_on 1 "$file" "$pages"
+  equal database "$(queryfpolicy --json "$file" | jq -r '.files[0].source')" "source"
+  setfpolicy -x "$file"
+}
+
+case_hugetlbfs() {
+  mkdir -p /tmp/t/huge
+  echo 8 >/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages
+  echo 8 >/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages
+  mount -t hugetlbfs -o pagesize=2M none /tmp/t/huge
+  truncate -s 16M /tmp/t/huge/data
+  # Pages 0 and 2 of eight; the rest stay holes, before and after.
+  on_node 0 fallocate -o 0 -l 2M /tmp/t/huge/data
+  on_node 0 fallocate -o 4M -l 2M /tmp/t/huge/data
+  start_policyd
+  setfpolicy bind:1 /tmp/t/huge/data
+  within 1 "huge pages home" home_huge
+  equal $((2 * 4096)) "$(stat -c %b /tmp/t/huge/data)" "allocated blocks of 512 bytes"
+  kill -TERM "$policyd_pid" && wait "$policyd_pid"
+  umount /tmp/t/huge
+  echo 0 >/proc/sys/vm/nr_hugepages
+}
+home_huge() {
+  equal '{"1":2}' "$(queryfpolicy --json /tmp/t/huge/data | jq -c '.files[0].pages_by_node')" "huge pages by node"
+}
+
+case_interleave() {
+  make_file /mnt/ext4/t/data 64 0
+  start_policyd
+  setfpolicy interleave:0-3 /mnt/ext4/t/data
+  within 2 "page i on node i mod 4" interleaved /mnt/ext4/t/data 16384
+}
+# interleaved PATH PAGES: every page is resident, and page i on node i mod 4.
+interleaved() {
+  equal "$2 0" "$(pagewhere --each "$1" | awk '$2 != $1 % 4 { bad++ } END { print NR, bad + 0 }')" "pages, misplaced"
+}
+case_interleave_weighted() {
+  make_file /mnt/ext4/t/data 64 1
+  start_policyd
+  setfpolicy interleave:0@3,2 /mnt/ext4/t/data
+  within 2 "three quarters on 0" equal_nodes "0:12288 2:4096" /mnt/ext4/t/data
+  # Which page is where, and not only how many.
+  equal 0 "$(pagewhere --each /mnt/ext4/t/data | awk '($1 % 4 == 3 ? 2 : 0) != $2 { bad++ } END { print bad + 0 }')" \
+    "pages off their slot"
+}
+equal_nodes() { equal "$1" "$(nodes "$2")" "pages by node"; }
+
+free_kib() { sed -n 's/^Node [0-9]* MemFree: *\([0-9]*\) kB/\1/p' "/sys/devices/system/node/node$1/meminfo"; }
+# fill_node NODE KEEP_MIB: anonymous memory until only KEEP_MIB are free there; its pid in $hog_pid.
+fill_node() {
+  local mib=$((($(free_kib "$1") / 1024) - $2))
+  rm -f /tmp/hog.out
+  on_node "$1" mapper --anon "$mib" >/tmp/hog.out 2>&1 &
+  hog_pid=$!
+  within 20 "node $1 filled with $mib MiB" grep -q ready /tmp/hog.out
+}
+
+case_prefer_spills() {
+  make_file /mnt/ext4/t/data 64 0
+  fill_node 1 32
+  start_policyd
+  setfpolicy prefer:1 /mnt/ext4/t/data
+  within 2 "policyd has looked at it" settled_prefer /mnt/ext4/t/data
+  equal 16384 "$(queryfpolicy --json /mnt/ext4/t/data | jq '.files[0].resident_pages')" "resident pages"
+}
+settled_prefer() { equal ok "$(queryfpolicy --json "$1" | jq -r '.files[0].state')" "state"; }
+
+case_bind_full() {
+  make_file /mnt/ext4/t/data 64 0
+  fill_node 1 24
+  start_policyd
+  setfpolicy bind:1 /mnt/ext4/t/data
+  within 5 "misplaced, with a reason" misplaced_with_reason /mnt/ext4/t/data
+  expect_status 1 queryfpolicy --check /mnt/ext4/t/data
+  # Memory comes free: policyd tries again by itself.
+  kill "$hog_pid"
+  wait "$hog_pid" || true
+  within 10 "retried" all_on 1 /mnt/ext4/t/data 16384
+}
+misplaced_with_reason() {
+  queryfpolicy --json "$1" | jq -e '.files[0] | .state == "misplaced" and (.reason | length > 0)'
+}
+
+case_no_such_node() {
+  make_file /mnt/ext4/t/data 1 0
+  expect_status 1 setfpolicy bind:7 /mnt/ext4/t/data
+  [[ $err == *7* ]] || fail "the message names no node: $err"
+  equal "" "$(getfattr -n security.fpolicy --only-values /mnt/ext4/t/data 2>/dev/null)" "tag"
+  setfpolicy --force bind:7 /mnt/ext4/t/data
+  equal unsatisfiable "$(queryfpolicy --json /mnt/ext4/t/data | jq -r '.files[0].state')" "state"
+}
+
+case_drop_and_read_again() {
+  make_file /mnt/ext4/t/data 16 0
+  start_policyd
+  setfpolicy bind:1 /mnt/ext4/t/data
+  within 1 "home" all_on 1 /mnt/ext4/t/data 4096
+  expect_status 0 queryfpolicy --check /mnt/ext4/t/data
+  cache_on /mnt/ext4/t/data 3
+  all_on 3 /mnt/ext4/t/data 4096
+  expect_status 1 queryfpolicy --check /mnt/ext4/t/data
+  [[ $err == */mnt/ext4/t/data* && $err == *4096* ]] || fail "neither file nor count in: $err"
+  policyctl apply /mnt/ext4/t/data
+  all_on 1 /mnt/ext4/t/data 4096
+  expect_status 0 queryfpolicy --check /mnt/ext4/t/data
+}
+
+case_audit_agrees_page_for_page() {
+  local file
+  for dir in ext4 xfs btrfs vfat; do
+    file=/mnt/$dir/t/data
+    make_file "$file" 24 0
+    # A part elsewhere, a part not resident at all.
+    dd if="$file" iflag=nocache count=0 status=none
+    on_node 2 dd if="$file" of=/dev/null bs=1M count=5 status=none
+    on_node 3 dd if="$file" of=/dev/null bs=1M skip=12 count=7 status=none
+    equal "$(nodes "$file")" "$(queryfpolicy --json "$file" | jq -r '.files[0].pages_by_node | to_entries | sort_by(.key) |
+      map(select(.value > 0) | "\(.key):\(.value)") | join(" ")')" "$dir: pages by node"
+    equal "$(pagewhere --each "$file" | wc -l)" "$(queryfpolicy --json "$file" | jq '.files[0].resident_pages')" \
+      "$dir: resident pages"
+    equal unset "$(queryfpolicy --json "$file" | jq -r '.files[0].state')" "$dir: state"
+  done
+}
+
+case_sparse_tebibyte() {
+  mkdir -p /mnt/xfs/t
+  truncate -s 1T /mnt/xfs/t/sparse
+  on_node 0 dd if=/dev/urandom of=/mnt/xfs/t/sparse bs=1M seek=700000 count=4 conv=notrunc status=none
+  sync /mnt/xfs/t/sparse
+  start_policyd
+  setfpolicy bind:2 /mnt/xfs/t/sparse
+  within 20 "1 TiB sparse file" sparse_home
+}
+sparse_home() {
+  equal '{"2":1024}' "$(queryfpolicy --json /mnt/xfs/t/sparse | jq -c '.files[0].pages_by_node')" "pages by node"
+}
+
+case_empty_and_truncated() {
+  mkdir -p /mnt/ext4/t
+  : >/mnt/ext4/t/empty
+  make_file /mnt/ext4/t/shrinks 64 0
+  start_policyd
+  setfpolicy bind:1 /mnt/ext4/t/empty
+  # Truncated, grown and deleted while pages move: policyd lives on.
+  (for _ in $(seq 30); do
+    truncate -s 1M /mnt/ext4/t/shrinks
+    truncate -s 64M /mnt/ext4/t/shrinks
+    cat /mnt/ext4/t/shrinks >/dev/null
+  done) &
+  local changer=$!
+  for i in 1 2 3 1 2 3 1 2 3 1; do
+    setfpolicy "bind:$i" /mnt/ext4/t/shrinks
+    sleep 0.1
+  done
+  rm /mnt/ext4/t/shrinks
+  wait "$changer"
+  kill -0 "$policyd_pid"
+  policyctl status >/dev/null
+}

@@ -1,0 +1,91 @@
+#!/bin/bash
+# shellcheck disable=SC2154,SC2016,SC2086 # lib.sh assigns what is read here; jq and awk expand themselves; no word here has spaces
+# What an ordinary user may do, and what not.
+
+case_own_file() {
+  start_policyd
+  make_file /mnt/ext4/t/mine 4 0
+  chown user:user /mnt/ext4/t/mine
+  as_user user setfpolicy bind:1 /mnt/ext4/t/mine
+  equal "1 bind:1" "$(getfattr -n user.fpolicy --only-values /mnt/ext4/t/mine 2>/dev/null)" "the user's tag"
+  within 1 "the user's file" all_on 1 /mnt/ext4/t/mine 1024
+  equal user-xattr "$(as_user user queryfpolicy --json /mnt/ext4/t/mine | jq -r '.files[0].source')" "source"
+}
+
+case_another_users_file() {
+  make_file /mnt/ext4/t/theirs 1 0
+  chown other:other /mnt/ext4/t/theirs
+  chmod 644 /mnt/ext4/t/theirs
+  expect_status 1 as_user user setfpolicy bind:1 /mnt/ext4/t/theirs
+  [[ $err == "setfpolicy: /mnt/ext4/t/theirs: "* ]] || fail "message: $err"
+  expect_status 1 as_user user setfpolicy --system bind:1 /mnt/ext4/t/theirs
+  [[ $err == *root* || $err == *CAP_SYS_ADMIN* || $err == *privilege* ]] || fail "says not what is needed: $err"
+  equal "" "$(getfattr -d -m - /mnt/ext4/t/theirs 2>/dev/null)" "xattrs"
+}
+
+case_what_a_user_may_see() {
+  start_policyd
+  make_file /mnt/ext4/t/open 1 0
+  make_file /mnt/ext4/t/closed 1 0
+  chmod 600 /mnt/ext4/t/closed
+  setfpolicy bind:1 /mnt/ext4/t/open /mnt/ext4/t/closed
+  within 1 home all_on 1 /mnt/ext4/t/closed 256
+  as_user user getfpolicy /mnt/ext4/t/open /mnt/ext4/t/closed >/tmp/out
+  equal 2 "$(grep -c "$(printf '\tbind:1$')" /tmp/out)" "system tags are visible to every auditor"
+  # Residency of a file that the user neither owns nor may write is not told, and it is not claimed to be zero.
+  as_user user queryfpolicy --json /mnt/ext4/t/open >/tmp/out
+  jq -e '.files[0] | .policy == "bind:1" and .resident_pages == null' /tmp/out
+}
+
+case_user_tag_of_a_shared_file_is_not_trusted() {
+  start_policyd
+  make_file /mnt/ext4/t/shared 4 0
+  chown user:user /mnt/ext4/t/shared
+  chmod 666 /mnt/ext4/t/shared
+  as_user user setfpolicy bind:1 /mnt/ext4/t/shared
+  sleep 1
+  all_on 0 /mnt/ext4/t/shared 1024
+  getfpolicy --explain /mnt/ext4/t/shared | grep -qi 'trust'
+}
+
+case_user_tag_stays_in_the_jobs_cpuset() {
+  start_policyd
+  make_file /mnt/ext4/t/mine 4 2
+  chown user:user /mnt/ext4/t/mine
+  make_job t-job 2-3
+  in_job t-job setpriv --reuid=user --regid=user --clear-groups mapper /mnt/ext4/t/mine
+  within 5 "mapper" grep -q ready /tmp/job.out
+  # Node 1 is not the job's: nothing may move there on a user's word.
+  setfattr -n user.fpolicy -v "1 bind:1" /mnt/ext4/t/mine
+  echo 3 >$cg/t-job/cpuset.mems
+  sleep 1
+  equal "" "$(pages_on 1 /mnt/ext4/t/mine)" "pages on node 1"
+}
+
+case_user_tag_on_vfat_through_policyd() {
+  # vfat gives every file to one owner, chosen at mount.
+  local device
+  device=$(findmnt -n -o SOURCE /mnt/vfat)
+  umount /mnt/vfat
+  mount -o uid=user,gid=user "$device" /mnt/vfat
+  mkdir -p /mnt/vfat/t
+  head -c 4M /dev/urandom >/mnt/vfat/t/data
+  expect_status 1 as_user user setfpolicy bind:1 /mnt/vfat/t/data
+  [[ $err == *policyd* ]] || fail "does not say that policyd is needed: $err"
+  start_policyd
+  as_user user setfpolicy bind:1 /mnt/vfat/t/data
+  within 1 "on vfat" all_on 1 /mnt/vfat/t/data 1024
+  equal bind:1 "$(as_user user getfpolicy --json /mnt/vfat/t/data | jq -r '.files[0].user.policy')" "as the user sees it"
+  expect_status 1 as_user other setfpolicy bind:2 /mnt/vfat/t/data
+  umount /mnt/vfat
+  mount "$device" /mnt/vfat
+}
+
+case_socket_is_no_way_around() {
+  start_policyd
+  make_file /mnt/ext4/t/theirs 4 0
+  chmod 600 /mnt/ext4/t/theirs
+  expect_status 1 as_user user policyctl apply /mnt/ext4/t/theirs
+  expect_status 1 as_user user policyctl reload
+  all_on 0 /mnt/ext4/t/theirs 1024
+}

@@ -1,0 +1,158 @@
+#!/bin/bash
+# shellcheck disable=SC2034 # what the cases use
+# What the guest's cases share. Sourced by suite, in the guest, with errexit on.
+# Page locations come from pagewhere, which shares no code with fpolicy.
+
+cg=/sys/fs/cgroup
+# Emulated machines on busy hosts are slow: waiting this many times as long as promised is still no hang. What a wait
+# took is printed, and compared with the promise by whoever reads it.
+patience=${FPOLICY_PATIENCE:-10}
+
+clean_up() {
+  local pids
+  pids=$(jobs -p)
+  # shellcheck disable=SC2086
+  [ -z "$pids" ] || kill -9 $pids 2>/dev/null || true
+  pkill -9 -x policyd 2>/dev/null || true
+  pkill -9 -x mapper 2>/dev/null || true
+  local group
+  for group in "$cg"/t-*; do
+    [ -d "$group" ] || continue
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+      rmdir "$group" 2>/dev/null && break
+      sleep 0.1
+    done
+  done
+  rm -rf /var/lib/fpolicy /run/fpolicy
+  find /etc/fpolicy/rules.d -mindepth 1 -delete 2>/dev/null || true
+  for dir in ext4 xfs btrfs vfat; do
+    mountpoint -q /mnt/$dir && rm -rf /mnt/$dir/t
+  done
+  rm -rf /tmp/t
+  return 0
+}
+
+skip() {
+  echo "$*"
+  exit 77
+}
+
+fail() {
+  echo "$*" >&2
+  return 1
+}
+
+# equal EXPECTED ACTUAL WHAT
+equal() {
+  [ "$1" = "$2" ] || fail "$3: expected '$1', found '$2'"
+}
+
+# expect_status STATUS COMMAND...: output is left in $out and $err.
+expect_status() {
+  local expected=$1 status=0
+  shift
+  "$@" >/tmp/out 2>/tmp/err || status=$?
+  out=$(cat /tmp/out) err=$(cat /tmp/err)
+  [ "$status" -eq "$expected" ] || fail "'$*' ended with $status instead of $expected: $out $err"
+}
+
+# within SECONDS WHAT COMMAND...: until COMMAND succeeds.
+within() {
+  local seconds=$1 what=$2 began=${EPOCHREALTIME/./} now
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    now=${EPOCHREALTIME/./}
+    if [ $((now - began)) -gt $((seconds * patience * 1000000)) ]; then
+      "$@" || true
+      fail "$what: not within $((seconds * patience)) s"
+      return 1
+    fi
+    sleep 0.02
+  done
+  now=${EPOCHREALTIME/./}
+  echo "note: $what: $(((now - began) / 1000)) ms (promised: $seconds s)"
+}
+
+start_policyd() {
+  mkdir -p /var/lib/fpolicy /run/fpolicy
+  policyd "$@" 2>/tmp/policyd.log &
+  policyd_pid=$!
+  within 5 "policyd answers" policyctl status || {
+    cat /tmp/policyd.log >&2
+    return 1
+  }
+}
+
+stop_policyd() {
+  kill -TERM "$policyd_pid"
+  wait "$policyd_pid"
+}
+
+# on_node NODE COMMAND...: run and allocate there.
+on_node() {
+  local node=$1
+  shift
+  numactl --cpunodebind="$node" --membind="$node" -- "$@"
+}
+
+# make_file PATH MIB NODE: random content, its page cache on NODE.
+make_file() {
+  mkdir -p "$(dirname "$1")"
+  head -c "${2}M" /dev/urandom >"$1"
+  cache_on "$1" "$3"
+}
+
+# cache_on PATH NODE: drop the file's clean pages and read it again from NODE.
+cache_on() {
+  sync "$1"
+  dd if="$1" iflag=nocache count=0 status=none
+  on_node "$2" cat "$1" >/dev/null
+}
+
+# nodes PATH: "0:12 1:3"
+nodes() { pagewhere "$1" | sed 's/^.*\t//; s/^[^ ]*: //'; }
+
+# all_on NODE PATH PAGES
+all_on() { equal "$1:$3" "$(nodes "$2")" "pages of $2 by node"; }
+
+# some_elsewhere NODE PATH: not all pages are there.
+pages_on() { nodes "$2" | tr ' ' '\n' | sed -n "s/^$1://p"; }
+
+# make_job NAME MEMS: a cgroup for a job.
+make_job() {
+  mkdir -p "$cg/$1"
+  echo "$2" >"$cg/$1/cpuset.mems"
+}
+
+# in_job NAME COMMAND...: start COMMAND in the cgroup, in the background; its pid in $job_pid.
+in_job() {
+  local group=$cg/$1
+  shift
+  bash -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' in_job "$group" "$@" >/tmp/job.out 2>&1 &
+  job_pid=$!
+}
+
+# map_in_job NAME ARGUMENTS...: mapper in the job, ready; its pid in $job_pid.
+map_in_job() {
+  local name=$1
+  shift
+  rm -f /tmp/job.out
+  in_job "$name" mapper "$@"
+  within 5 "mapper in $name" grep -q ready /tmp/job.out
+}
+
+# map_outside NODE ARGUMENTS...: mapper outside every job, running on NODE.
+map_outside() {
+  local node=$1
+  shift
+  rm -f /tmp/outside.out
+  on_node "$node" mapper "$@" >/tmp/outside.out 2>&1 &
+  outside_pid=$!
+  within 5 "mapper outside" grep -q ready /tmp/outside.out
+}
+
+as_user() {
+  local name=$1
+  shift
+  setpriv --reuid="$name" --regid="$name" --clear-groups -- "$@"
+}
