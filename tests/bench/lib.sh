@@ -2,7 +2,6 @@
 # shellcheck disable=SC2154 # the caller sets $scratch
 # What the benchmark scripts share: medians, and ratios against what a user would use instead.
 
-# The caller sets $scratch, a directory.
 
 rounds=${FPOLICY_ROUNDS:-5}
 
