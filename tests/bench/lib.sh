@@ -2,7 +2,6 @@
 # shellcheck disable=SC2154 # the caller sets $scratch
 # What the benchmark scripts share: medians, and ratios against what a user would use instead.
 
-
 rounds=${FPOLICY_ROUNDS:-5}
 
 # time_once COMMAND: milliseconds, its output thrown away. A command that fails ends the benchmark.

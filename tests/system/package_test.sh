@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# The Debian package on a clean Debian 12: it installs, its programs run, and it purges without a trace.
+#   package_test.sh BUILD_DIR
+# Ends with 77, and the reason, where it cannot run.
+set -euo pipefail
+build=$1
+cache=${FPOLICY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fpolicy}
+skip() {
+  echo "SKIPPED: $*"
+  exit 77
+}
+[ "$(id -u)" -eq 0 ] || skip "a chroot needs root"
+[ -z "${ASAN_OPTIONS:-}" ] || skip "the package is built without sanitizers"
+command -v debootstrap >/dev/null || skip "debootstrap is not installed"
+
+(cd "$build" && cpack -G DEB >cpack.log) || {
+  cat "$build/cpack.log"
+  exit 1
+}
+deb=$(echo "$build"/fpolicy_*.deb)
+mapfile -t depends < <(dpkg-deb -f "$deb" Depends | tr ',' '\n' | sed 's/^ *//; s/ .*//' | grep .)
+
+# A clean system with what the package depends on, made once for each set of dependencies.
+key=$(printf '%s\n' "${depends[@]}" | sha256sum | cut -c1-16)
+base=$cache/debian12-$key.tar
+if [ ! -e "$base" ]; then
+  mkdir -p "$cache"
+  new=$(mktemp -d "$cache/debian12.XXXXXX")
+  debootstrap --variant=minbase --include="$(IFS=,; echo "${depends[*]}")" bookworm "$new" >"$build/debootstrap.log" 2>&1 || {
+    tail -n 3 "$build/debootstrap.log"
+    rm -rf --one-file-system "$new"
+    skip "debootstrap failed (no network?)"
+  }
+  tar -C "$new" -cf "$base.$$" . && mv "$base.$$" "$base"
+  rm -rf --one-file-system "$new"
+fi
+root=$(mktemp -d /var/tmp/fpolicy-package.XXXXXX)
+trap 'rm -rf --one-file-system "$root"' EXIT
+tar -C "$root" -xf "$base"
+
+in_root() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive chroot "$root" "$@"; }
+# dpkg's and apt's own notes and logs, and what ldconfig makes, are not the package's.
+trace() {
+  (cd "$root" && find . -xdev ! -path './var/lib/dpkg/*' ! -path './var/log/*' ! -path './var/cache/*' \
+    ! -name 'ld.so.cache*' -printf '%p %m %u %l\n' | LC_ALL=C sort)
+}
+
+trace >"$build/package-before.txt"
+cp "$deb" "$root/tmp/fpolicy.deb"
+in_root dpkg -i /tmp/fpolicy.deb
+for program in setfpolicy getfpolicy queryfpolicy policyctl policyd; do
+  in_root $program --version
+  in_root $program --help >/dev/null
+done
+for page in man1/setfpolicy.1 man1/getfpolicy.1 man1/queryfpolicy.1 man1/policyctl.1 man8/policyd.8 man7/fpolicy.7; do
+  # minbase leaves documentation out only by configuration; the package must hold it.
+  dpkg-deb -c "$deb" | grep -q "usr/share/man/$page" || {
+    echo "no $page in the package"
+    exit 1
+  }
+done
+in_root test -d /etc/fpolicy/rules.d
+in_root test -f /etc/fpolicy/policyd.toml
+in_root test -f /lib/systemd/system/policyd.service -o -f /usr/lib/systemd/system/policyd.service
+# It is used before it goes: a tag and its database.
+in_root sh -c ': >/root/file && setfpolicy bind:0 /root/file && getfpolicy /root/file && rm /root/file'
+in_root dpkg --purge fpolicy
+rm "$root/tmp/fpolicy.deb"
+trace >"$build/package-after.txt"
+diff "$build/package-before.txt" "$build/package-after.txt"
+echo "installed, ran and purged without a trace"
