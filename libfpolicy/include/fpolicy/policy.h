@@ -59,13 +59,19 @@ struct FPOLICY_API Policy {
 /// Longest policy text that is stored or read, in bytes: an xattr value is at most 255 with "1 " before it.
 inline constexpr std::size_t max_policy_text = 253;
 
-/// Parses a whole policy. The error says the column (from 1) and what was expected there. Contradictions (an
-/// absolute placement with migrate=yes) are refused with the ways out.
+/// Parses a whole policy. Error: EINVAL, "column N: expected ..." (bytes, from 1). Items may stand in any
+/// order. A node that is named twice is merged for bind and prefer and refused for interleave, where it could
+/// mean twice the share. Contradictions (an absolute placement with migrate=yes) are refused with the ways
+/// out.
 FPOLICY_API Result<Policy> parse_policy(std::string_view text);
 
 /// Canonical text: items in the grammar's order, sets merged and sorted, defaults left out; "default" for a
 /// policy that wants nothing. parse_policy(format_policy(p)) == p.
 FPOLICY_API std::string format_policy(const Policy& policy);
+
+/// Checks a policy that was put together by hand: nodes ascending, weights in range, no contradiction,
+/// canonical text within max_policy_text. What parse_policy gives is always valid. Error: EINVAL.
+FPOLICY_API Status validate_policy(const Policy& policy);
 
 /// What migrate is when a policy does not say: only_private with an absolute placement, yes otherwise.
 FPOLICY_API Migrate default_migrate(const Policy& policy);
