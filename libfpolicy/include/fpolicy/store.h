@@ -3,8 +3,11 @@
 #pragma once
 
 #include <fpolicy/export.h>
+#include <fpolicy/fd.h>
 #include <fpolicy/policy.h>
 #include <fpolicy/result.h>
+
+#include <sys/types.h>
 
 #include <cstdint>
 #include <functional>
@@ -31,13 +34,19 @@ struct FPOLICY_API FileRef {
   int fd = -1;
   const char* name = nullptr;  ///< used where fd < 0
   std::string_view path;       ///< absolute, for messages and the catalogue; may be empty
+  /// st_dev of the file, where a walk of a tree knows it. Then what the database said of this device in the
+  /// last 50 ms is taken again, so that an untagged file costs no more than reading its xattrs. 0: not known.
+  dev_t device = 0;
 };
 
 /// A file's identity over reboots and device renumbering.
 struct FPOLICY_API FileIdentity {
-  /// "uuid:…", "btrfs:…", "source:…": the filesystem, not its device number.
+  /// The filesystem, not its device number: "uuid:…", "btrfs:…", "squashfs:…" (its superblock), "source:…"
+  /// (type and source of the mount), or "boot:…" where it cannot outlive the running kernel.
   std::string filesystem;
-  /// "h" + handle type + handle bytes; or "p" + path inside the filesystem, where handles are not stable.
+  /// "h" + handle type (32 bits, little-endian) + handle bytes; "p" + path inside the filesystem, where
+  /// handles are not stable; "i" + inode number (64 bits, little-endian) in memory filesystems without
+  /// handles.
   std::string key;
   /// Birth time in ns, 0 where the filesystem has none: a record whose birth time differs is stale.
   std::int64_t birth_ns = 0;
@@ -45,23 +54,27 @@ struct FPOLICY_API FileIdentity {
   friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
 };
 
-/// Finds identities; remembers what it learned of each mounted filesystem. Safe to share between threads.
+/// Finds identities; remembers what it learned of each mounted filesystem until mounts change. Safe to share
+/// between threads. Errors: ENODEV where the file's filesystem is not mounted in this mount namespace,
+/// ENOTSUP where it has no identity (kernel filesystems such as proc).
 class FPOLICY_API Identifier {
  public:
-  /// `root`: where proc and dev are looked for; "/" but in tests.
+  /// `root`: where proc, sys and dev are looked for; "/" but in tests.
   explicit Identifier(std::string root = "/");
   ~Identifier();
 
   [[nodiscard]] Result<FileIdentity> identify(const FileRef& file);
-  /// The filesystem part alone, for a device number as statx gives it.
+  /// The same for a file whose type, inode, birth time, device and mount id statx(2) has just told.
+  [[nodiscard]] Result<FileIdentity> identify(const FileRef& file, const struct ::statx& status);
+  /// The filesystem part alone.
   [[nodiscard]] Result<std::string> filesystem(const FileRef& file);
   /// Two live filesystems have this file's filesystem id (cloned images).
   [[nodiscard]] Result<bool> is_ambiguous(const FileRef& file);
-  /// Opens the file of an identity whose filesystem is mounted, wherever it is named now. Needs
-  /// CAP_DAC_READ_SEARCH. Error: ESTALE where it no longer exists, ENODEV where the filesystem is not
-  /// mounted.
-  [[nodiscard]] Result<int> open(const FileIdentity& identity, const std::string& last_path);
-  /// Forget what was learned (mounts changed).
+  /// Opens the file of an identity for reading, wherever it is named now, if its filesystem is mounted. Needs
+  /// CAP_DAC_READ_SEARCH where `last_path` no longer leads to it. Error: ESTALE where it no longer exists,
+  /// ENODEV where the filesystem is not mounted.
+  [[nodiscard]] Result<Fd> open(const FileIdentity& identity, const std::string& last_path);
+  /// Forget what was learned.
   void refresh();
 
  private:
@@ -87,15 +100,20 @@ class FPOLICY_API RecordStore {
  public:
   virtual ~RecordStore() = default;
 
-  [[nodiscard]] virtual Result<std::optional<TagRecord>> find(const FileIdentity& identity, Space space) = 0;
+  /// The live record of a file, of either carrier; a stale one is never returned.
+  [[nodiscard]] virtual Result<std::optional<TagRecord>> find(const FileRef& file, Space space) = 0;
+  /// Does any record carry a tag itself (Carrier::database) on this file's filesystem? Asked for each file of
+  /// a tree, so answered from memory; see FileRef::device.
+  [[nodiscard]] virtual Result<bool> carries_tags(const FileRef& file) = 0;
+  /// Can put and erase succeed? If not, PolicyStore enters nothing in the catalogue, and a tag that no xattr
+  /// can hold is an error with the code of the xattr call.
+  [[nodiscard]] virtual bool writable() const = 0;
   /// Inserts or replaces, all in one transaction.
   virtual Status put(std::span<const TagRecord> records) = 0;
-  /// Removes, all in one transaction; what is not there is no error.
+  /// Removes by identity and space, all in one transaction; what is not there is no error.
   virtual Status erase(std::span<const TagRecord> records) = 0;
-  /// Does any record carry a tag itself (Carrier::database) for this filesystem? Asked for each file of a
-  /// tree, so answered from memory, and kept right when another process writes.
-  [[nodiscard]] virtual Result<bool> carries_tags(const std::string& filesystem) = 0;
-  /// Every record whose path starts with `path_prefix`, by path. `each` returns false to stop.
+  /// Every record whose path starts with `path_prefix`, by path. `each` returns false to stop; it may call
+  /// the store. Records that others write meanwhile may or may not be seen.
   virtual Status for_each(std::string_view path_prefix,
                           const std::function<bool(const TagRecord&)>& each) = 0;
   /// Changes whenever any process has committed a change; for caches.
@@ -110,9 +128,15 @@ inline constexpr const char* default_database = "/var/lib/fpolicy/fpolicy.db";
 class FPOLICY_API Database : public RecordStore {
  public:
   enum class Access : std::uint8_t { read_only, read_write };
-  /// Creates file and directory (0755, 0644) where they are missing and access is read_write. read_only on a
-  /// missing file gives an empty store; a file that is no database of ours is an error.
-  static Result<std::unique_ptr<Database>> open(const std::string& path, Access access);
+  /// Creates file and directory (0700, 0600: paths are nobody else's business; users ask policyd) where they
+  /// are missing and access is read_write. read_only on a missing file gives an empty store; a file that is
+  /// no database of ours is an error. `identifier` must outlive the database.
+  static Result<std::unique_ptr<Database>> open(const std::string& path, Access access,
+                                                Identifier* identifier);
+
+  /// The record with this filesystem and key, stale or not: compare its birth time.
+  [[nodiscard]] virtual Result<std::optional<TagRecord>> find_identity(const FileIdentity& identity,
+                                                                       Space space) = 0;
 };
 
 /// A stored tag: its policy, or why it has none.
@@ -135,13 +159,19 @@ struct FPOLICY_API SetOptions {
 
 enum class SetOutcome : std::uint8_t { unchanged, changed };
 
+namespace sys {
+class XattrCalls;
+}
+
 /// The layered store: xattr first, the database where the filesystem cannot hold one, every change in the
 /// catalogue. Thread-safe. Records are written in batches: call flush() and check it before reporting
 /// success.
 class FPOLICY_API PolicyStore {
  public:
-  /// `records` may be nullptr: xattrs only (then a filesystem without them is an error that says so).
-  PolicyStore(RecordStore* records, Identifier* identifier);
+  /// `records` may be nullptr: xattrs only (then a filesystem without them is an error that says so). Both
+  /// must outlive the store. `xattrs`: the kernel's where nullptr; another only to test faults.
+  PolicyStore(RecordStore* records, Identifier* identifier, sys::XattrCalls* xattrs = nullptr);
+  /// Flushes; call flush() before to learn of errors.
   ~PolicyStore();
 
   /// The tags of a file, from its xattrs and its live record. Stale records never count.
@@ -150,13 +180,18 @@ class FPOLICY_API PolicyStore {
 
   /// Writes only where the stored tag differs (a write changes ctime). Falls back to the database on
   /// EOPNOTSUPP, EROFS, ENOSPC and EDQUOT. Error: EPERM/EACCES with what is needed, ENOTSUP for an
-  /// unsupported tag without force.
+  /// unsupported tag without force, EINVAL for anything but a regular file or a directory (nothing is
+  /// opened).
   Result<SetOutcome> set(const FileRef& file, Space space, const Policy& policy,
                          const SetOptions& options = {});
-  /// Removes the tag from whatever carries it.
+  /// Removes the tag from whatever carries it; an unsupported one only with force. Errors as for set.
   Result<SetOutcome> remove(const FileRef& file, Space space, const SetOptions& options = {});
 
-  /// Commits what set and remove have queued for the catalogue.
+  /// Makes the catalogue agree with what the file's xattrs hold, after somebody else has changed one. Queued
+  /// like set.
+  Status reconcile(const FileRef& file);
+
+  /// Commits what set, remove and reconcile have queued. Error: the first since the last flush.
   Status flush();
 
  private:
