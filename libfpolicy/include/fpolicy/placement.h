@@ -38,6 +38,7 @@ struct FPOLICY_API PlacementReport {
   std::uint64_t busy_pages = 0;       ///< still busy after the retries
   std::uint64_t no_memory_pages = 0;  ///< their node was full
   std::uint64_t vanished_pages = 0;   ///< reclaimed or truncated meanwhile
+  std::uint64_t denied_pages = 0;     ///< mapped by other processes, and the caller lacks CAP_SYS_NICE
   /// Why misplaced pages are left, for people; empty if none are.
   std::string reason;
 };
@@ -46,8 +47,8 @@ struct FPOLICY_API PlacementOptions {
   unsigned threads = 0;                        ///< 0: as many as processors, at most 8
   std::uint64_t window_bytes = 256ULL << 20U;  ///< most of one file that is mapped at a time
   unsigned busy_retries = 5;
-  /// Called after each window with pages moved since the last call; returns false to stop. For bandwidth
-  /// limits and progress.
+  /// Called after each window with pages moved since the last call; returns false to stop: the report then
+  /// covers the windows up to there and says so. For bandwidth limits and progress.
   std::function<bool(std::uint64_t moved_pages)> after_window;
   /// Filled with where the resident pages lie at the end, if not null.
   std::vector<PageRun>* runs = nullptr;
@@ -58,13 +59,18 @@ struct FPOLICY_API PlacementOptions {
 FPOLICY_API Result<bool> may_observe(int fd);
 
 /// Counts a file's resident pages by node, and those that `target` (mode none: nothing) does not allow. Reads
-/// no page in. For a file that may be truncated or deleted at any moment. `fd`: open for reading, a regular
-/// file.
+/// no page in. The file may be truncated or deleted at any moment. `fd`: open for reading, a regular file.
+/// Without CAP_SYS_ADMIN the sizes of large folios are unknown, and interleave counts them page by page: the
+/// report's reason then says so.
+/// Errors: EINVAL not a regular file, EBADF an O_PATH descriptor, ENOTSUP a DAX file (it has no page cache)
+/// or a hugetlbfs file where userfaultfd(2) is missing, EPERM where may_observe() says no, ENODEV a file that
+/// cannot be mapped.
 FPOLICY_API Result<PlacementReport> audit_file(int fd, const Target& target, const Topology& topology,
                                                const PlacementOptions& options = {});
 
 /// Moves the misplaced pages home. Needs CAP_SYS_NICE for pages that others map too. Never fails for pages
-/// that cannot be moved: they are counted in the report.
+/// that cannot be moved: they are counted in the report. Errors: those of audit_file(); EPERM for interleave
+/// without CAP_SYS_ADMIN (a large folio moved for a page in its middle would come to lie on the wrong node).
 FPOLICY_API Result<PlacementReport> enforce_file(int fd, const Target& target, const Topology& topology,
                                                  const PlacementOptions& options = {});
 

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// Act: moves the pages of a plan, and learns what became of each.
+#pragma once
+
+#include "placement/decide.h"
+#include "placement/observe.h"
+#include "sys/mapped_vector.h"
+#include "sys/memory.h"
+
+#include <fpolicy/node_set.h>
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+
+namespace fpolicy::placement {
+
+using Moves = sys::MappedVector<Move>;
+
+/// What became of a plan's pages. Counts are pages.
+struct MoveOutcome {
+  std::uint64_t moved = 0;
+  std::uint64_t vanished = 0;  ///< no longer in the file's mapping
+  std::uint64_t busy = 0;
+  std::uint64_t denied = 0;  ///< mapped by others, without CAP_SYS_NICE
+  NodeSet full;              ///< nodes that take no more
+  Moves left;                ///< moves that were not done, whatever the reason
+};
+
+/// Moves pages of windows of one file. Keeps its buffers from one window to the next.
+class Mover {
+ public:
+  Mover(sys::Memory& memory, std::uint64_t page_size, unsigned busy_retries)
+      : memory_(memory), page_size_(page_size), busy_retries_(busy_retries) {}
+
+  /// Moves as planned, node by node, in calls as large as possible: every call first drains the lists of all
+  /// processors, and the kernel migrates a run of addresses that have one target at a time. `pages` is
+  /// brought up to date, `moves` is put in order.
+  [[nodiscard]] MoveOutcome move(std::byte* address, std::span<PageState> pages, Moves& moves);
+
+  /// Why nodes refuse pages for another reason than being full; for people.
+  [[nodiscard]] const std::map<unsigned, std::string>& refusals() const { return refusals_; }
+
+ private:
+  struct Window {
+    std::byte* address;
+    std::span<PageState> pages;
+    MoveOutcome* outcome;
+  };
+  void move_batch(const Window& window, unsigned node, Moves pending);
+  long call(const Window& window, unsigned node, const Moves& pending);
+  /// Enters what the last call did with `pending`; gives those that are still to be moved, best first.
+  Moves settle(const Window& window, unsigned node, const Moves& pending, bool& no_memory);
+  /// Enters where the pages of moves are whose statuses do not tell; gives those that are still to be moved.
+  Moves look_again(const Window& window, unsigned node, const Moves& open);
+  static void put(const Window& window, std::size_t page, unsigned node);
+  static void lose(const Window& window, std::size_t page);
+
+  sys::Memory& memory_;
+  const std::uint64_t page_size_;
+  const unsigned busy_retries_;
+  bool all_ = true;  ///< MPOL_MF_MOVE_ALL, until the kernel refuses it
+  std::map<unsigned, std::string> refusals_;
+  sys::MappedVector<void*> addresses_;
+  sys::MappedVector<int> nodes_;
+  sys::MappedVector<int> statuses_;
+};
+
+}  // namespace fpolicy::placement

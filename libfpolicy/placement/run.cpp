@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "placement/run.h"
+
+#include "placement/act.h"
+#include "placement/decide.h"
+#include "placement/observe.h"
+
+#include <algorithm>
+#include <limits>
+#include <thread>
+#include <utility>
+
+namespace fpolicy::placement {
+namespace {
+
+// Windows are a multiple of this many pages, the largest folio of a page cache, so that no folio lies in two.
+constexpr std::uint64_t window_pages_step = 2048;
+constexpr unsigned most_threads = 8;
+
+std::uint64_t window_bytes(const sys::FileShape& shape, std::uint64_t wanted) {
+  const std::uint64_t step = shape.page_size * (shape.hugetlb ? 1 : window_pages_step);
+  // A Move counts pages of its window in 32 bits.
+  const std::uint64_t most = shape.page_size * (std::uint64_t{1} << 31U);
+  return std::clamp(wanted / step * step, step, std::max(step, most));
+}
+
+unsigned thread_count(unsigned wanted) {
+  return wanted != 0 ? wanted : std::clamp(std::thread::hardware_concurrency(), 1U, most_threads);
+}
+
+/// A window of the file in the address space.
+class Mapping {
+ public:
+  static Result<Mapping> map(sys::Memory& memory, int fd, std::uint64_t offset, std::uint64_t length,
+                             const sys::FileShape& shape) {
+    const auto address = memory.map(fd, offset, length, shape);
+    if (!address) return tl::unexpected(address.error());
+    return Mapping(memory, *address, length);
+  }
+  Mapping(Mapping&& other) noexcept
+      : memory_(other.memory_), address_(std::exchange(other.address_, nullptr)), length_(other.length_) {}
+  Mapping& operator=(Mapping&&) = delete;
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  ~Mapping() {
+    if (address_ != nullptr) memory_.unmap(address_, length_);
+  }
+  [[nodiscard]] std::byte* address() const { return address_; }
+
+ private:
+  Mapping(sys::Memory& memory, std::byte* address, std::uint64_t length)
+      : memory_(memory), address_(address), length_(length) {}
+
+  sys::Memory& memory_;
+  std::byte* address_;
+  std::uint64_t length_;
+};
+
+/// One call's run over the windows of one file.
+class Run {
+ public:
+  Run(sys::Memory& memory, int fd, const Topology& topology, const PlacementOptions& options, bool moving)
+      : memory_(memory), fd_(fd), topology_(topology), options_(options), moving_(moving) {}
+
+  Result<PlacementReport> run(Planner& planner, const FolioInterest& folios) {
+    const auto shape = memory_.shape(fd_);
+    if (!shape) return tl::unexpected(shape.error());
+    shape_ = *shape;
+    report_.residency.page_size = shape_.page_size;
+    if (options_.runs != nullptr) options_.runs->clear();
+    observe_ = {thread_count(options_.threads), folios, !moving_};
+    Mover mover(memory_, shape_.page_size, options_.busy_retries);
+
+    const std::uint64_t window = window_bytes(shape_, options_.window_bytes);
+    bool going_on = true;
+    for (std::uint64_t offset = 0; offset < shape_.bytes && going_on; offset += window) {
+      const std::uint64_t length = std::min(window, shape_.bytes - offset);
+      const auto resident = run_window(offset, length, planner, mover);
+      if (!resident) return tl::unexpected(resident.error());
+      // Full windows follow full ones mostly; the question costs as much as looking where pages are resident.
+      if (!*resident && offset + window < shape_.bytes) {
+        const std::uint64_t next = memory_.next_resident(fd_, shape_, offset + window, window);
+        offset = std::max(offset, next / window * window - window);
+      }
+      if (options_.after_window) going_on = options_.after_window(std::exchange(moved_since_, 0));
+      stopped_ = !going_on && offset + window < shape_.bytes;
+    }
+    explain(mover);
+    return std::move(report_);
+  }
+
+ private:
+  /// Gives whether any page of the window was resident.
+  Result<bool> run_window(std::uint64_t offset, std::uint64_t length, Planner& planner, Mover& mover) {
+    const std::uint64_t page_size = shape_.page_size;
+    pages_.resize((length + page_size - 1) / page_size);
+    const auto mapping = Mapping::map(memory_, fd_, offset, pages_.size() * page_size, shape_);
+    if (!mapping) return tl::unexpected(mapping.error());
+    observe_window(memory_, shape_, topology_, mapping->address(), pages_, observe_);
+
+    const Snapshot snapshot{offset / page_size, pages_};
+    Plan plan = planner.plan(snapshot);
+    if (moving_ && plan.misplaced_pages > 0)
+      act(mapping->address(), snapshot, planner, mover, std::move(plan));
+    else
+      report_.misplaced_pages += plan.misplaced_pages;
+    if (options_.runs != nullptr) append_runs(snapshot, *options_.runs);
+    return count();
+  }
+
+  /// Moves until no node that is newly full leaves another to be tried.
+  void act(std::byte* address, const Snapshot& snapshot, Planner& planner, Mover& mover, Plan plan) {
+    while (true) {
+      const MoveOutcome outcome = mover.move(address, pages_, plan.moves);
+      report_.moved_pages += outcome.moved;
+      report_.vanished_pages += outcome.vanished;
+      moved_since_ += outcome.moved;
+      for (const Move& move : outcome.left) planner.give_back(move);
+      if (outcome.full.empty()) {
+        report_.misplaced_pages += plan.misplaced_pages - outcome.moved - outcome.vanished;
+        report_.no_memory_pages += plan.no_memory_pages;
+        report_.busy_pages += outcome.busy;
+        report_.denied_pages += outcome.denied;
+        return;
+      }
+      full_ = full_ | outcome.full;
+      planner.mark_full(outcome.full);
+      plan = planner.plan(snapshot);
+    }
+  }
+
+  bool count() {
+    Residency& residency = report_.residency;
+    const std::uint64_t before = residency.resident_pages;
+    for (const PageState page : pages_) {
+      if (page.is_absent()) continue;
+      ++residency.resident_pages;
+      if (page.is_unknown()) {
+        ++residency.unknown_pages;
+        continue;
+      }
+      if (page.node() >= residency.pages_by_node.size()) residency.pages_by_node.resize(page.node() + 1);
+      ++residency.pages_by_node[page.node()];
+    }
+    return residency.resident_pages > before;
+  }
+
+  void explain(const Mover& mover) {
+    std::string& reason = report_.reason;
+    const auto add = [&](const std::string& text) { reason.append(reason.empty() ? "" : "; ").append(text); };
+    if (report_.misplaced_pages > 0) {
+      NodeSet full = full_;
+      for (const auto& [node, refusal] : mover.refusals()) {
+        add("node " + std::to_string(node) + " refuses pages: " + refusal);
+        full.erase(node);
+      }
+      if (report_.no_memory_pages > 0 && !full.empty())
+        add((full.size() == 1 ? "node " : "nodes ") + full.format() + (full.size() == 1 ? " is" : " are") +
+            " full");
+      if (report_.busy_pages > 0) add(std::to_string(report_.busy_pages) + " pages are busy");
+      if (report_.denied_pages > 0)
+        add(std::to_string(report_.denied_pages) +
+            " pages are mapped by other processes too, and moving those needs CAP_SYS_NICE");
+      if (!moving_ && observe_.folios.wanted && !memory_.sees_frames() && !shape_.hugetlb)
+        add("large folios were counted page by page: their bounds are shown with CAP_SYS_ADMIN only");
+    }
+    if (stopped_) add("stopped before the end of the file");
+  }
+
+  sys::Memory& memory_;
+  const int fd_;
+  const Topology& topology_;
+  const PlacementOptions& options_;
+  const bool moving_;
+  sys::FileShape shape_;
+  ObserveOptions observe_;
+  std::vector<PageState> pages_;
+  PlacementReport report_;
+  NodeSet full_;
+  std::uint64_t moved_since_ = 0;
+  bool stopped_ = false;
+};
+
+/// Room is asked for where a decision hangs on it. `slack`: leave so much alone that the kernel's own coming
+/// and going (per-CPU lists, watermarks) does not make an audit call misplaced what an enforcement has just
+/// left.
+Result<Room> read_room(sys::Memory& memory, const Target& target, bool slack) {
+  Room room;
+  if (target.mode != Mode::prefer && (target.mode != Mode::bind || target.nodes.size() == 1)) return room;
+  const auto nodes = memory.room();
+  if (!nodes) return tl::unexpected(nodes.error());
+  room.reserve(nodes->size());
+  for (const sys::NodeRoom& node : *nodes) {
+    const std::uint64_t kept = slack ? node.managed / 64 : 0;
+    room.push_back(node.free > kept ? node.free - kept : 0);
+  }
+  return room;
+}
+
+/// bind and prefer: folios matter where pages are to be moved. interleave: everywhere, for a folio counts by
+/// its first page.
+FolioInterest folio_interest(const Target& target, bool moving) {
+  if (target.mode == Mode::interleave) return {true, {}};
+  return {moving && target.mode != Mode::none, target.nodes};
+}
+
+}  // namespace
+
+Result<PlacementReport> audit(sys::Memory& memory, int fd, const Target& target, const Topology& topology,
+                              const PlacementOptions& options) {
+  auto room = target.mode == Mode::prefer ? read_room(memory, target, true) : Room{};
+  if (!room) return tl::unexpected(room.error());
+  Decider decider(target, topology, std::move(*room));
+  return Run(memory, fd, topology, options, false).run(decider, folio_interest(target, false));
+}
+
+Result<PlacementReport> enforce(sys::Memory& memory, int fd, const Target& target, const Topology& topology,
+                                const PlacementOptions& options) {
+  const auto shape = memory.shape(fd);
+  if (!shape) return tl::unexpected(shape.error());
+  if (target.mode == Mode::interleave && !memory.sees_frames() && !shape->hugetlb)
+    return fail(EPERM, "interleave needs CAP_SYS_ADMIN: without it the bounds of large folios are not shown");
+  auto room = read_room(memory, target, false);
+  if (!room) return tl::unexpected(room.error());
+  Decider decider(target, topology, std::move(*room));
+  return Run(memory, fd, topology, options, target.mode != Mode::none)
+      .run(decider, folio_interest(target, true));
+}
+
+Result<PlacementReport> return_home(sys::Memory& memory, int fd, const std::vector<PageRun>& home,
+                                    const Topology& topology, const PlacementOptions& options) {
+  HomePlanner planner(home);
+  return Run(memory, fd, topology, options, true).run(planner, {true, {}});
+}
+
+}  // namespace fpolicy::placement
