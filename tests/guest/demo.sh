@@ -14,7 +14,7 @@ wait_for_mapper() { until grep -q ready "$1" 2>/dev/null; do sleep 0.05; done; }
 
 lib=/srv/lib/libsolver.so
 mkdir -p /srv/lib
-head -c 32M /dev/urandom >$lib
+dd if=/dev/urandom of=$lib bs=1M count=32 status=none
 sync $lib
 dd if=$lib iflag=nocache count=0 status=none
 

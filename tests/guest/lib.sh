@@ -29,6 +29,7 @@ clean_up() {
     mountpoint -q /mnt/$dir && rm -rf /mnt/$dir/t
   done
   rm -rf /tmp/t
+  echo 0 >/proc/sys/vm/nr_hugepages
   return 0
 }
 
@@ -67,7 +68,7 @@ within() {
       fail "$what: not within $((seconds * patience)) s"
       return 1
     fi
-    sleep 0.02
+    sleep 0.1
   done
   now=${EPOCHREALTIME/./}
   echo "note: $what: $(((now - began) / 1000)) ms (promised: $seconds s)"
@@ -95,27 +96,28 @@ on_node() {
   numactl --cpunodebind="$node" --membind="$node" -- "$@"
 }
 
-# make_file PATH MIB NODE: random content, its page cache on NODE.
+# make_file PATH MIB NODE: a file, its page cache on NODE.
 make_file() {
   mkdir -p "$(dirname "$1")"
-  head -c "${2}M" /dev/urandom >"$1"
+  dd if=/dev/zero of="$1" bs=1M count="$2" status=none
   cache_on "$1" "$3"
 }
 
 # cache_on PATH NODE: drop the file's clean pages and read it again from NODE.
 cache_on() {
-  sync "$1"
+  # squashfs knows no sync, and has nothing to write.
+  sync "$1" 2>/dev/null || true
   dd if="$1" iflag=nocache count=0 status=none
   on_node "$2" cat "$1" >/dev/null
 }
 
 # nodes PATH: "0:12 1:3"
-nodes() { pagewhere "$1" | sed 's/^.*\t//; s/^[^ ]*: //'; }
+nodes() { pagewhere "$1"; }
 
 # all_on NODE PATH PAGES
 all_on() { equal "$1:$3" "$(nodes "$2")" "pages of $2 by node"; }
 
-# some_elsewhere NODE PATH: not all pages are there.
+# pages_on NODE PATH: how many, nothing if there are none.
 pages_on() { nodes "$2" | tr ' ' '\n' | sed -n "s/^$1://p"; }
 
 # make_job NAME MEMS: a cgroup for a job.

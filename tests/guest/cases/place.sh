@@ -21,8 +21,8 @@ case_vfat() {
 }
 case_tmpfs() {
   mkdir -p /tmp/t
-  on_node 0 head -c 16M /dev/urandom >/tmp/t/data
-  # Written by head on node 0, so its pages are there.
+  on_node 0 dd if=/dev/zero of=/tmp/t/data bs=1M count=16 status=none
+  # Written on node 0, so its pages are there.
   start_policyd
   setfpolicy bind:1 /tmp/t/data
   within 1 "tmpfs: all pages home" all_on 1 /tmp/t/data 4096
@@ -83,35 +83,37 @@ case_interleave_weighted() {
 equal_nodes() { equal "$1" "$(nodes "$2")" "pages by node"; }
 
 free_kib() { sed -n 's/^Node [0-9]* MemFree: *\([0-9]*\) kB/\1/p' "/sys/devices/system/node/node$1/meminfo"; }
-# fill_node NODE KEEP_MIB: anonymous memory until only KEEP_MIB are free there; its pid in $hog_pid.
+# fill_node NODE KEEP_MIB: a pool of huge pages takes the node's memory, until about KEEP_MIB are free. Nothing has to be
+# written for that, and nothing can be reclaimed.
 fill_node() {
-  local mib=$((($(free_kib "$1") / 1024) - $2))
-  rm -f /tmp/hog.out
-  on_node "$1" mapper --anon "$mib" >/tmp/hog.out 2>&1 &
-  hog_pid=$!
-  within 20 "node $1 filled with $mib MiB" grep -q ready /tmp/hog.out
+  sync
+  echo 3 >/proc/sys/vm/drop_caches
+  echo 1 >/proc/sys/vm/compact_memory
+  echo $((($(free_kib "$1") / 1024 - $2) / 2)) >"/sys/devices/system/node/node$1/hugepages/hugepages-2048kB/nr_hugepages"
+  echo "node $1: $(free_kib "$1") KiB free"
 }
+release_nodes() { echo 0 >/proc/sys/vm/nr_hugepages; }
 
 case_prefer_spills() {
-  make_file /mnt/ext4/t/data 64 0
   fill_node 1 32
+  make_file /mnt/ext4/t/data 64 0
   start_policyd
   setfpolicy prefer:1 /mnt/ext4/t/data
   within 2 "policyd has looked at it" settled_prefer /mnt/ext4/t/data
   equal 16384 "$(queryfpolicy --json /mnt/ext4/t/data | jq '.files[0].resident_pages')" "resident pages"
+  [ "$(pages_on 1 /mnt/ext4/t/data)" -gt 1000 ] || fail "hardly anything went to the preferred node: $(nodes /mnt/ext4/t/data)"
 }
 settled_prefer() { equal ok "$(queryfpolicy --json "$1" | jq -r '.files[0].state')" "state"; }
 
 case_bind_full() {
-  make_file /mnt/ext4/t/data 64 0
   fill_node 1 24
+  make_file /mnt/ext4/t/data 64 0
   start_policyd
   setfpolicy bind:1 /mnt/ext4/t/data
   within 5 "misplaced, with a reason" misplaced_with_reason /mnt/ext4/t/data
   expect_status 1 queryfpolicy --check /mnt/ext4/t/data
   # Memory comes free: policyd tries again by itself.
-  kill "$hog_pid"
-  wait "$hog_pid" || true
+  release_nodes
   within 10 "retried" all_on 1 /mnt/ext4/t/data 16384
 }
 misplaced_with_reason() {
@@ -162,7 +164,7 @@ case_audit_agrees_page_for_page() {
 case_sparse_tebibyte() {
   mkdir -p /mnt/xfs/t
   truncate -s 1T /mnt/xfs/t/sparse
-  on_node 0 dd if=/dev/urandom of=/mnt/xfs/t/sparse bs=1M seek=700000 count=4 conv=notrunc status=none
+  on_node 0 dd if=/dev/zero of=/mnt/xfs/t/sparse bs=1M seek=700000 count=4 conv=notrunc status=none
   sync /mnt/xfs/t/sparse
   start_policyd
   setfpolicy bind:2 /mnt/xfs/t/sparse

@@ -69,7 +69,7 @@ case_user_tag_on_vfat_through_policyd() {
   umount /mnt/vfat
   mount -o uid=user,gid=user "$device" /mnt/vfat
   mkdir -p /mnt/vfat/t
-  head -c 4M /dev/urandom >/mnt/vfat/t/data
+  dd if=/dev/zero of=/mnt/vfat/t/data bs=1M count=4 status=none
   expect_status 1 as_user user setfpolicy bind:1 /mnt/vfat/t/data
   [[ $err == *policyd* ]] || fail "does not say that policyd is needed: $err"
   start_policyd
