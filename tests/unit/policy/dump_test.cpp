@@ -113,7 +113,7 @@ TEST(DumpProperty, EveryNameRoundTripsAndIsARuleForItselfOnly) {
   const std::string special =
       " \n\t\r\\#*?[]!-\"'\x7f\xc3\xbc\xe2\x82\xac\xff\x01"
       "a0";
-  for (int round = 0; round < 5000; ++round) {
+  for (int round = 0; round < 2000; ++round) {
     std::string path;
     for (unsigned i = 1 + random() % 3; i > 0; --i) {
       std::string name;
@@ -145,7 +145,7 @@ TEST(DumpProperty, EveryNameRoundTripsAndIsARuleForItselfOnly) {
 
 TEST(DumpProperty, UnsupportedTextRoundTripsAndIsNoRule) {
   std::mt19937 random(8);
-  for (int round = 0; round < 5000; ++round) {
+  for (int round = 0; round < 2000; ++round) {
     DumpEntry entry{"/a", false, random() % 2 == 0, ""};
     for (unsigned i = random() % 20; i > 0; --i) entry.policy += static_cast<char>(random());
     if (parse_policy(entry.policy)) continue;

@@ -207,7 +207,7 @@ Policy random_policy(std::mt19937& random) {
 
 TEST(PolicyProperty, ParseOfFormatIsTheSame) {
   std::mt19937 random(2);
-  for (int round = 0; round < 20000; ++round) {
+  for (int round = 0; round < 5000; ++round) {
     const Policy policy = random_policy(random);
     const std::string text = format_policy(policy);
     const auto again = parse_policy(text);
@@ -223,7 +223,7 @@ TEST(PolicyProperty, DamagedTextParsesOnlyToWhatRoundTrips) {
   std::mt19937 random(3);
   const std::string letters = "abdefgilnprtuvy:,=+-@0123456789 \nB\xff";
   unsigned parsed = 0;
-  for (int round = 0; round < 50000; ++round) {
+  for (int round = 0; round < 10000; ++round) {
     std::string text = format_policy(random_policy(random));
     for (unsigned i = random() % 3; i > 0 && !text.empty(); --i) {
       const std::size_t at = random() % text.size();
@@ -249,12 +249,12 @@ TEST(PolicyProperty, DamagedTextParsesOnlyToWhatRoundTrips) {
     ASSERT_EQ(*parse_policy(again), *policy) << text;
     ASSERT_TRUE(validate_policy(*policy)) << text;
   }
-  EXPECT_GT(parsed, 10000U);
+  EXPECT_GT(parsed, 2000U);
 }
 
 TEST(PolicyProperty, RandomBytesNeverCrash) {
   std::mt19937 random(4);
-  for (int round = 0; round < 50000; ++round) {
+  for (int round = 0; round < 10000; ++round) {
     std::string bytes(random() % 300, '\0');
     for (char& c : bytes) c = static_cast<char>(random());
     EXPECT_FALSE(parse_policy(bytes));

@@ -287,7 +287,7 @@ class Random {
 TEST(RulesProperty, AgreesWithThePlainMatcher) {
   Random random(5);
   std::size_t matched = 0;
-  for (int round = 0; round < 400; ++round) {
+  for (int round = 0; round < 100; ++round) {
     std::vector<std::string> patterns;
     std::string text;
     for (unsigned i = 1 + random.below(40); i > 0; --i) {
@@ -295,7 +295,7 @@ TEST(RulesProperty, AgreesWithThePlainMatcher) {
       text += patterns.back() + "\tpin\n";
     }
     const RuleSet set = rules(text);
-    for (int probe = 0; probe < 200; ++probe) {
+    for (int probe = 0; probe < 100; ++probe) {
       const std::string path = random.path();
       unsigned wanted = 0;
       for (std::size_t i = 0; i < patterns.size(); ++i) {
@@ -308,7 +308,7 @@ TEST(RulesProperty, AgreesWithThePlainMatcher) {
       matched += wanted != 0 ? 1 : 0;
     }
   }
-  EXPECT_GT(matched, 10000U);
+  EXPECT_GT(matched, 1000U);
 }
 
 TEST(RulesProperty, ManyGlobsInOneDirectory) {
@@ -355,7 +355,7 @@ TEST(RulesProperty, HostilePatternsEnd) {
 TEST(RulesProperty, RandomTextIsTakenWholeOrRefused) {
   std::mt19937 random(6);
   const std::string letters = "/ab*?[]!-\\\t\n01n#:,bindpre \xc3\xbc";
-  for (int round = 0; round < 20000; ++round) {
+  for (int round = 0; round < 5000; ++round) {
     std::string text;
     for (unsigned i = random() % 60; i > 0; --i) text += letters[random() % letters.size()];
     if (round % 2 == 0) text = "/" + text + "\tpin\n";
