@@ -29,6 +29,9 @@ struct FPOLICY_API Effective {
   bool unsupported = false;
   /// A user tag decides: its placement is confined to the job's cpuset, and pin does not count.
   bool from_user = false;
+  /// A user tag is there and was passed over because it is not trusted, or one may be there that the caller
+  /// may not read. Not told where a system tag decides.
+  bool user_ignored = false;
   /// The stored text; for unsupported tags, too.
   std::string text;
   /// Where it stands: an xattr's name, the database, a directory's path, a rule's "file:line".
@@ -40,6 +43,7 @@ struct FPOLICY_API Candidates {
   std::optional<Tag> system;
   std::optional<Tag> user;
   bool user_trusted = false;
+  bool user_denied = false;  ///< as in Tags
   /// The nearest ancestor directory that has a system tag.
   std::optional<Tag> directory;
   std::string directory_path;
@@ -53,8 +57,10 @@ FPOLICY_API Effective resolve(const Candidates& candidates);
 /// `mode` and `owner` as in statx; `job_uid` is the user whose job maps the file.
 FPOLICY_API bool trusts_user_tag(mode_t mode, uid_t owner, uid_t job_uid);
 
-/// Reads candidates through the store and resolves. Directory tags are remembered for a walk of a tree until
-/// invalidate(). Thread-safe.
+/// Reads candidates through the store and resolves. Directory tags are remembered until invalidate(), so that
+/// for the other files of a directory they cost one hash lookup. Thread-safe. A directory's own policy: its
+/// own tags first, then as for a file. Error: a tag on the way that cannot be read; what no longer exists has
+/// none.
 class FPOLICY_API Resolver {
  public:
   Resolver(PolicyStore* store, std::shared_ptr<const RuleSet> rules);
@@ -66,10 +72,15 @@ class FPOLICY_API Resolver {
   [[nodiscard]] Result<Effective> resolve(const FileRef& file, std::string_view path,
                                           std::optional<uid_t> job_uid = std::nullopt);
 
+  /// The same for a file whose tags have just been read.
+  [[nodiscard]] Result<Effective> resolve(const FileRef& file, std::string_view path, Tags tags,
+                                          std::optional<uid_t> job_uid = std::nullopt);
+
   /// Swaps the rules; what runs goes on with the old ones.
   void set_rules(std::shared_ptr<const RuleSet> rules);
-  /// Forget remembered directory tags.
+  /// Forget remembered directory tags: a directory's tag has changed, or directories have been renamed.
   void invalidate();
+  /// If not honoured, user tags are not even read.
   void set_user_tags(bool honoured);
 
  private:
