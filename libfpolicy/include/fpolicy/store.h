@@ -70,6 +70,7 @@ class FPOLICY_API Identifier {
   [[nodiscard]] Result<std::string> filesystem(const FileRef& file);
   /// Two live filesystems have this file's filesystem id (cloned images).
   [[nodiscard]] Result<bool> is_ambiguous(const FileRef& file);
+  [[nodiscard]] Result<bool> is_ambiguous(const FileRef& file, const struct ::statx& status);
   /// Opens the file of an identity for reading, wherever it is named now, if its filesystem is mounted. Needs
   /// CAP_DAC_READ_SEARCH where `last_path` no longer leads to it. Error: ESTALE where it no longer exists,
   /// ENODEV where the filesystem is not mounted.
@@ -150,11 +151,14 @@ struct FPOLICY_API Tag {
 struct FPOLICY_API Tags {
   std::optional<Tag> system;
   std::optional<Tag> user;
+  bool user_denied = false;  ///< a user tag is read with read permission only, which the caller lacks
 };
 
 struct FPOLICY_API SetOptions {
   bool force = false;    ///< overwrite a tag that is unsupported
   bool dry_run = false;  ///< say what would happen, change nothing
+  /// Who is entered in the record; the caller where it does not say.
+  std::optional<std::uint32_t> uid;
 };
 
 enum class SetOutcome : std::uint8_t { unchanged, changed };

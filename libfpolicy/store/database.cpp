@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "store/migrations.h"
+#include "store/sqlite.h"
+#include "store/statements.h"
+#include "sys/file_status.h"
+#include "sys/state_file.h"
+
+#include <fpolicy/store.h>
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <mutex>
+#include <set>
+#include <shared_mutex>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace fpolicy {
+namespace {
+
+using store::Connection;
+using store::Statement;
+using store::StatementUse;
+using store::Transaction;
+
+// How long FileRef::device may answer for the files of a walk.
+constexpr std::chrono::milliseconds device_answer_lasts{50};
+
+// Bounds for what is read from a row: an xattr's value, a handle or path in a key, a path.
+constexpr std::size_t max_policy = 255;
+constexpr std::size_t max_path = 65'536;
+
+/// What the file says of itself, before anything can change it: one that is not ours, or newer, must stay as
+/// it is. (Through SQLite, since closing a descriptor of our own would drop the locks that the process holds
+/// through another connection: sqlite.org/howtocorrupt.html, 2.2.)
+Status check_kind(const std::string& path) {
+  auto connection = Connection::open(path, Connection::Access::immutable);
+  if (!connection) return with_context("database " + path, connection.error());
+  const auto id = connection->query_integer("PRAGMA application_id");
+  if (!id) return with_context("database " + path, id.error());
+  if (*id != store::application_id) return fail(EINVAL, fmt::format("database {}: is not fpolicy's", path));
+  const auto version = connection->query_integer("PRAGMA user_version");
+  if (!version) return with_context("database " + path, version.error());
+  if (*version > static_cast<std::int64_t>(store::migrations().size()))
+    return with_context("database " + path, store::newer_schema(*version, store::migrations().size()));
+  return {};
+}
+
+/// Makes a new database under another name and then gives it its own: what is there is always whole, and an
+/// empty file is therefore a damaged one.
+Status create(const std::string& path) {
+  if (const auto log = sys::private_file_size(path + "-wal"); !log || *log)
+    return fail(EUCLEAN, fmt::format("{}: missing, but its log {}-wal is there", path, path));
+  const std::string temporary = fmt::format("{}.new-{}", path, ::getpid());
+  if (auto done = sys::create_private_file(temporary); !done) return done;
+  const auto fill = [&]() -> Status {
+    auto connection = Connection::open(temporary, Connection::Access::read_write);
+    if (!connection) return tl::unexpected(connection.error());
+    const auto set_id = fmt::format("PRAGMA application_id = {}", store::application_id);
+    auto done = connection->execute(set_id.c_str());
+    if (done) done = connection->execute("PRAGMA journal_mode = WAL");
+    if (done) done = connection->execute("PRAGMA synchronous = FULL");
+    if (done) done = store::migrate(*connection, store::migrations());
+    return done;  // closing writes the log back and removes it
+  };
+  if (auto done = fill(); !done) {
+    ::unlink(temporary.c_str());
+    return with_context("create " + path, done.error());
+  }
+  return sys::publish_file(temporary, path);
+}
+
+class SqliteDatabase final : public Database {
+ public:
+  SqliteDatabase(std::string path, Access access, Identifier* identifier)
+      : path_(std::move(path)), access_(access), identifier_(identifier) {}
+
+  Status connect();
+
+  Result<std::optional<TagRecord>> find(const FileRef& file, Space space) override;
+  Result<std::optional<TagRecord>> find_identity(const FileIdentity& identity, Space space) override;
+  Result<bool> carries_tags(const FileRef& file) override;
+  bool writable() const override { return access_ == Access::read_write; }
+  Status put(std::span<const TagRecord> records) override;
+  Status erase(std::span<const TagRecord> records) override;
+  Status for_each(std::string_view path_prefix, const std::function<bool(const TagRecord&)>& each) override;
+  Result<std::uint64_t> data_version() override;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct DeviceAnswer {
+    bool carries = false;
+    Clock::time_point until;
+  };
+
+  // With mutex_ held:
+  Result<TagRecord> read_row(const Statement& row) const;
+  Result<std::int64_t> filesystem_id(const std::string& name);
+  Status put_one(const TagRecord& record, std::int64_t filesystem);
+  Result<std::uint64_t> current_version();
+  Result<bool> is_carried(const std::string& filesystem);
+  Status refresh_carried();
+
+  [[nodiscard]] tl::unexpected<Error> context(const Error& error) const {
+    return with_context("database " + path_, error);
+  }
+
+  const std::string path_;
+  const Access access_;
+  Identifier* const identifier_;
+
+  std::mutex mutex_;       ///< over the connection and what follows
+  Connection connection_;  ///< not open: a missing file, read only
+  Statement find_, page_, carried_statement_, add_filesystem_, filesystem_, put_, erase_, version_;
+  std::uint64_t own_commits_ = 0;  ///< PRAGMA data_version leaves them out
+  std::optional<std::uint64_t> carried_version_;
+  std::set<std::string, std::less<>> carried_;
+
+  std::shared_mutex device_mutex_;
+  std::unordered_map<dev_t, DeviceAnswer> device_answers_;
+};
+
+Status SqliteDatabase::connect() {
+  auto connection =
+      Connection::open(path_, writable() ? Connection::Access::read_write : Connection::Access::read_only);
+  if (!connection) return context(connection.error());
+  connection_ = std::move(*connection);
+  const auto prepare = [&](Statement& statement, const char* sql) -> Status {
+    auto prepared = connection_.prepare(sql);
+    if (!prepared) return tl::unexpected(prepared.error());
+    statement = std::move(*prepared);
+    return {};
+  };
+  Status done;
+  if (writable()) {
+    done = connection_.execute("PRAGMA journal_mode = WAL");
+    if (done) done = connection_.execute("PRAGMA synchronous = FULL");
+    // 16 MiB of log before it is written back: with the default of 4 MiB tagging a tree would do so every few
+    // batches.
+    if (done) done = connection_.execute("PRAGMA wal_autocheckpoint = 4096");
+    if (done) done = store::migrate(connection_, store::migrations());
+  } else if (const auto version = connection_.query_integer("PRAGMA user_version"); !version) {
+    done = tl::unexpected(version.error());
+  } else if (*version != static_cast<std::int64_t>(store::migrations().size())) {
+    done = fail(ENOTSUP,
+                fmt::format("has schema {}, this fpolicy reads {}", *version, store::migrations().size()));
+  }
+  if (!done) return context(done.error());
+  // What lacks a table or column shows here, and not in the middle of the work.
+  for (const auto& [statement, sql] :
+       {std::pair(&find_, store::find_sql), std::pair(&page_, store::page_sql),
+        std::pair(&carried_statement_, store::carried_sql),
+        std::pair(&add_filesystem_, store::add_filesystem_sql),
+        std::pair(&filesystem_, store::filesystem_sql), std::pair(&put_, store::put_sql),
+        std::pair(&erase_, store::erase_sql), std::pair(&version_, store::version_sql)})
+    if (const auto prepared = prepare(*statement, sql); !prepared)
+      return fail(EUCLEAN, fmt::format("database {}: damaged: {}", path_, prepared.error().message));
+  return {};
+}
+
+Result<TagRecord> SqliteDatabase::read_row(const Statement& row) const {
+  TagRecord record;
+  record.identity.filesystem = row.bytes(1);
+  record.identity.key = row.bytes(2);
+  record.space = row.integer(3) == 0 ? Space::system : Space::user;
+  record.carrier = row.integer(4) == 0 ? Carrier::xattr : Carrier::database;
+  record.policy = row.bytes(5);
+  record.path = row.bytes(6);
+  record.directory = row.integer(7) != 0;
+  record.identity.birth_ns = row.integer(8);
+  record.uid = static_cast<std::uint32_t>(row.integer(9));
+  record.changed_ns = row.integer(10);
+  if (record.policy.size() > max_policy || record.path.size() > max_path ||
+      record.identity.key.size() > max_path || record.path.find('\0') != std::string::npos)
+    return fail(EUCLEAN,
+                fmt::format("database {}: damaged: record {} is out of bounds", path_, row.integer(0)));
+  return record;
+}
+
+Result<std::optional<TagRecord>> SqliteDatabase::find(const FileRef& file, Space space) {
+  const auto identity = identifier_->identify(file);
+  if (!identity) {
+    // No record can be live for a file without identity here.
+    if (identity.error().code == ENODEV || identity.error().code == ENOTSUP) return std::nullopt;
+    return tl::unexpected(identity.error());
+  }
+  auto record = find_identity(*identity, space);
+  if (record && *record && (*record)->identity != *identity) return std::nullopt;
+  return record;
+}
+
+Result<std::optional<TagRecord>> SqliteDatabase::find_identity(const FileIdentity& identity, Space space) {
+  const std::lock_guard lock(mutex_);
+  if (!connection_.is_open()) return std::nullopt;
+  const StatementUse use(find_);
+  find_.bind_text(1, identity.filesystem);
+  find_.bind_blob(2, identity.key);
+  find_.bind(3, space == Space::system ? 0 : 1);
+  const auto row = find_.step();
+  if (!row) return context(row.error());
+  if (!*row) return std::nullopt;
+  auto record = read_row(find_);
+  if (!record) return tl::unexpected(record.error());
+  return std::move(*record);
+}
+
+Result<bool> SqliteDatabase::carries_tags(const FileRef& file) {
+  const auto now = Clock::now();
+  if (file.device != 0) {
+    const std::shared_lock lock(device_mutex_);
+    const auto answer = device_answers_.find(file.device);
+    if (answer != device_answers_.end() && now < answer->second.until) return answer->second.carries;
+  }
+  bool any = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (auto done = refresh_carried(); !done) return tl::unexpected(done.error());
+    any = !carried_.empty();
+  }
+  bool carries = false;
+  if (any) {
+    const auto filesystem = identifier_->filesystem(file);
+    if (filesystem) {
+      const std::lock_guard lock(mutex_);
+      carries = carried_.contains(*filesystem);
+    } else if (filesystem.error().code != ENODEV && filesystem.error().code != ENOTSUP) {
+      return tl::unexpected(filesystem.error());
+    }
+  }
+  if (file.device != 0) {
+    const std::lock_guard lock(device_mutex_);
+    device_answers_[file.device] = {carries, now + device_answer_lasts};
+  }
+  return carries;
+}
+
+Result<std::uint64_t> SqliteDatabase::current_version() {
+  const StatementUse use(version_);
+  const auto row = version_.step();
+  if (!row) return context(row.error());
+  return (static_cast<std::uint64_t>(version_.integer(0)) << 32U) + own_commits_;
+}
+
+Status SqliteDatabase::refresh_carried() {
+  if (!connection_.is_open()) return {};
+  // Asked before reading, so that a commit in between shows the next time.
+  const auto version = current_version();
+  if (!version) return tl::unexpected(version.error());
+  if (carried_version_ == *version) return {};
+  const StatementUse use(carried_statement_);
+  std::set<std::string, std::less<>> carried;
+  for (;;) {
+    const auto row = carried_statement_.step();
+    if (!row) return context(row.error());
+    if (!*row) break;
+    carried.emplace(carried_statement_.bytes(0));
+  }
+  carried_ = std::move(carried);
+  carried_version_ = *version;
+  return {};
+}
+
+Result<std::uint64_t> SqliteDatabase::data_version() {
+  const std::lock_guard lock(mutex_);
+  if (!connection_.is_open()) return 0;
+  return current_version();
+}
+
+Result<std::int64_t> SqliteDatabase::filesystem_id(const std::string& name) {
+  {
+    const StatementUse use(filesystem_);
+    filesystem_.bind_text(1, name);
+    const auto row = filesystem_.step();
+    if (!row) return tl::unexpected(row.error());
+    if (*row) return filesystem_.integer(0);
+  }
+  const StatementUse use(add_filesystem_);
+  add_filesystem_.bind_text(1, name);
+  if (const auto row = add_filesystem_.step(); !row) return tl::unexpected(row.error());
+  return sqlite3_last_insert_rowid(connection_.get());
+}
+
+Status SqliteDatabase::put_one(const TagRecord& record, std::int64_t filesystem) {
+  const StatementUse use(put_);
+  put_.bind(1, filesystem);
+  put_.bind_blob(2, record.identity.key);
+  put_.bind(3, record.space == Space::system ? 0 : 1);
+  put_.bind(4, record.carrier == Carrier::xattr ? 0 : 1);
+  put_.bind_text(5, record.policy);
+  put_.bind_blob(6, record.path);
+  put_.bind(7, record.directory ? 1 : 0);
+  put_.bind(8, record.identity.birth_ns);
+  put_.bind(9, record.uid);
+  put_.bind(10, record.changed_ns);
+  if (const auto row = put_.step(); !row) return tl::unexpected(row.error());
+  return {};
+}
+
+Status SqliteDatabase::put(std::span<const TagRecord> records) {
+  if (!writable()) return fail(EROFS, fmt::format("database {}: opened for reading only", path_));
+  for (const TagRecord& record : records)
+    if (record.policy.size() > max_policy || record.path.size() > max_path ||
+        record.identity.key.size() > max_path || record.identity.key.empty())
+      return fail(EINVAL, fmt::format("database {}: record of {} is out of bounds", path_, record.path));
+  const std::lock_guard lock(mutex_);
+  auto transaction = Transaction::begin(connection_);
+  if (!transaction) return context(transaction.error());
+  std::unordered_map<std::string_view, std::int64_t> ids;
+  for (const TagRecord& record : records) {
+    auto id = ids.find(record.identity.filesystem);
+    if (id == ids.end()) {
+      const auto found = filesystem_id(record.identity.filesystem);
+      if (!found) return context(found.error());
+      id = ids.emplace(record.identity.filesystem, *found).first;
+    }
+    if (const auto done = put_one(record, id->second); !done) return context(done.error());
+  }
+  if (const auto done = transaction->commit(); !done) return context(done.error());
+  ++own_commits_;
+  return {};
+}
+
+Status SqliteDatabase::erase(std::span<const TagRecord> records) {
+  if (!writable()) return fail(EROFS, fmt::format("database {}: opened for reading only", path_));
+  const std::lock_guard lock(mutex_);
+  auto transaction = Transaction::begin(connection_);
+  if (!transaction) return context(transaction.error());
+  for (const TagRecord& record : records) {
+    const StatementUse use(erase_);
+    erase_.bind_text(1, record.identity.filesystem);
+    erase_.bind_blob(2, record.identity.key);
+    erase_.bind(3, record.space == Space::system ? 0 : 1);
+    if (const auto row = erase_.step(); !row) return context(row.error());
+  }
+  if (const auto done = transaction->commit(); !done) return context(done.error());
+  ++own_commits_;
+  return {};
+}
+
+Status SqliteDatabase::for_each(std::string_view path_prefix,
+                                const std::function<bool(const TagRecord&)>& each) {
+  std::string path(path_prefix);
+  std::int64_t id = -1;
+  std::vector<TagRecord> records;
+  for (;;) {
+    records.clear();
+    {
+      const std::lock_guard lock(mutex_);
+      if (!connection_.is_open()) return {};
+      const StatementUse use(page_);
+      const std::string after = path;
+      page_.bind_blob(1, after);
+      page_.bind(2, id);
+      for (;;) {
+        const auto row = page_.step();
+        if (!row) return context(row.error());
+        if (!*row) break;
+        auto record = read_row(page_);
+        if (!record) return tl::unexpected(record.error());
+        if (!record->path.starts_with(path_prefix)) break;
+        id = page_.integer(0);
+        path = record->path;
+        records.push_back(std::move(*record));
+      }
+    }
+    if (records.empty()) return {};
+    for (const TagRecord& record : records)
+      if (!each(record)) return {};
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Database>> Database::open(const std::string& path, Access access,
+                                                 Identifier* identifier) {
+  const bool writable = access == Access::read_write;
+  auto database = std::make_unique<SqliteDatabase>(path, access, identifier);
+  if (writable)
+    if (const auto done = sys::make_directory_of(path); !done) return tl::unexpected(done.error());
+  const auto size = sys::private_file_size(path);
+  if (!size) return tl::unexpected(size.error());
+  if (!*size) {
+    if (!writable) return database;
+    if (const auto done = create(path); !done) return tl::unexpected(done.error());
+  } else if (**size == 0) {
+    return fail(EUCLEAN, fmt::format("database {}: damaged: it is empty", path));
+  }
+  if (const auto done = check_kind(path); !done) return tl::unexpected(done.error());
+  if (const auto done = database->connect(); !done) return tl::unexpected(done.error());
+  return database;
+}
+
+}  // namespace fpolicy

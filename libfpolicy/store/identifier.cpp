@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "sys/file_handle.h"
+#include "sys/file_status.h"
+#include "sys/filesystem_id.h"
+#include "sys/mountinfo.h"
+
+#include <fpolicy/store.h>
+
+#include <fmt/format.h>
+#include <sys/sysmacros.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+
+namespace fpolicy {
+namespace {
+
+/// What a file's key is made of.
+enum class KeyKind : std::uint8_t { handle, path, inode, none };
+/// What a filesystem's id is made of.
+enum class IdKind : std::uint8_t { btrfs, squashfs, uuid, tmpfs, memory, overlay, source };
+
+struct Traits {
+  KeyKind key;
+  IdKind id;
+};
+
+bool is_kernel_type(std::string_view type) {
+  // Files without page cache of their own, made anew at each boot.
+  constexpr std::array<std::string_view, 24> types{
+      "autofs",  "binder",  "binfmt_misc", "bpf",       "cgroup",     "cgroup2", "configfs", "cpuset",
+      "debugfs", "devpts",  "devtmpfs",    "efivarfs",  "fusectl",    "mqueue",  "nsfs",     "proc",
+      "pstore",  "resctrl", "rpc_pipefs",  "selinuxfs", "securityfs", "smackfs", "sysfs",    "tracefs"};
+  return std::find(types.begin(), types.end(), type) != types.end();
+}
+
+/// vfat, exfat and FUSE make up inode numbers as files are looked up, and handles with them; overlayfs gives
+/// handles only when told to (nfs_export=on).
+bool is_keyed_by_path(std::string_view type) {
+  return type == "vfat" || type == "msdos" || type == "exfat" || type == "overlay" || type == "fuse" ||
+         type == "fuseblk" || type == "virtiofs" || type.starts_with("fuse.") || type.starts_with("fuseblk.");
+}
+
+/// Mounted twice, it is still the one filesystem of its server.
+bool is_network_type(std::string_view type) {
+  return type == "nfs" || type == "nfs4" || type == "cifs" || type == "smb3" || type == "ceph" ||
+         type == "9p" || type == "afs" || type == "lustre";
+}
+
+Traits traits_of(const sys::Mount& mount) {
+  const KeyKind key = is_keyed_by_path(mount.type) ? KeyKind::path : KeyKind::handle;
+  if (is_kernel_type(mount.type)) return {KeyKind::none, IdKind::source};
+  if (mount.type == "btrfs") return {key, IdKind::btrfs};
+  if (mount.type == "squashfs") return {key, IdKind::squashfs};
+  if (mount.type == "tmpfs") return {key, IdKind::tmpfs};
+  if (mount.type == "hugetlbfs" || mount.type == "ramfs") return {KeyKind::inode, IdKind::memory};
+  if (mount.type == "overlay") return {key, IdKind::overlay};
+  // A block device or, with several devices, a list of them.
+  if (mount.source.starts_with("/dev/")) return {key, IdKind::uuid};
+  return {key, IdKind::source};
+}
+
+bool is_below(std::string_view path, std::string_view directory) {
+  if (directory == "/") return path.starts_with('/');
+  return path.starts_with(directory) && (path.size() == directory.size() || path[directory.size()] == '/');
+}
+
+/// `path` with `to` in place of the directory `from`; nothing where it is not below it.
+std::optional<std::string> rebase(std::string_view path, std::string_view from, std::string_view to) {
+  if (!is_below(path, from)) return std::nullopt;
+  path.remove_prefix(from == "/" ? 1 : from.size());
+  if (path.starts_with('/')) path.remove_prefix(1);
+  std::string result(to);
+  if (path.empty()) return result;
+  if (result != "/") result += '/';
+  return result.append(path);
+}
+
+std::string little_endian(std::uint64_t number) {
+  std::string bytes(8, '\0');
+  for (unsigned i = 0; i < 8; ++i) bytes[i] = static_cast<char>(number >> (8 * i));
+  return bytes;
+}
+
+/// upperdir and lowerdir tell one overlay from another: most have the source "overlay". (Its UUID will not
+/// do: overlayfs has none before Linux 6.6, and on later kernels only sometimes.)
+std::string overlay_layers(std::string_view options) {
+  std::string layers;
+  while (!options.empty()) {
+    const std::size_t comma = options.find(',');
+    const std::string_view option = options.substr(0, comma);
+    if (option.starts_with("lowerdir") || option.starts_with("upperdir")) layers.append(":").append(option);
+    options.remove_prefix(comma == std::string_view::npos ? options.size() : comma + 1);
+  }
+  return layers;
+}
+
+/// FAT keeps local time, and the kernel's idea of the time zone may differ at the next mount. Zones differ by
+/// quarters of an hour, so only the rest is kept; never 0, which would mean unknown.
+std::int64_t without_time_zone(std::int64_t birth_ns) {
+  constexpr std::int64_t quarter_hour = 900LL * 1'000'000'000LL;
+  const std::int64_t rest = birth_ns % quarter_hour;
+  return (rest < 0 ? rest + quarter_hour : rest) + 1;
+}
+
+std::int64_t birth_in(const sys::Mount& mount, const struct statx& status) {
+  const std::int64_t birth = sys::birth_ns(status);
+  return birth != 0 && (mount.type == "vfat" || mount.type == "msdos") ? without_time_zone(birth) : birth;
+}
+
+bool is_same_file(const struct statx& a, const struct statx& b) {
+  return a.stx_ino == b.stx_ino && a.stx_mnt_id == b.stx_mnt_id && sys::device_of(a) == sys::device_of(b);
+}
+
+/// One superblock.
+struct Filesystem {
+  dev_t device = 0;
+  Traits traits{};
+  /// Those that show most of it first.
+  std::vector<const sys::Mount*> mounts;
+  /// Nothing until asked for.
+  std::optional<std::string> id;
+  std::optional<bool> ambiguous;
+
+  [[nodiscard]] const sys::Mount& mount() const { return *mounts.front(); }
+};
+
+/// As it is inside the filesystem, whatever part of it is mounted where.
+Result<std::string> inner_path(const FileRef& file, const struct statx& status, const sys::Mount& mount) {
+  Fd opened;
+  if (file.fd < 0) {
+    auto path_fd = sys::open_path(file.name, sys::object_of(file));
+    if (!path_fd) return tl::unexpected(path_fd.error());
+    opened = std::move(*path_fd);
+  }
+  const auto path = sys::path_of(file.fd < 0 ? opened.get() : file.fd);
+  if (!path) return tl::unexpected(path.error());
+  // The kernel's name may be out of date (" (deleted)") or hidden below another mount: look it up.
+  FileRef named;
+  named.name = path->c_str();
+  const auto found = sys::file_status(named);
+  auto inner = rebase(*path, mount.mount_point, mount.root);
+  if (!found || !is_same_file(*found, status) || !inner)
+    return fail(ESTALE, fmt::format("{}: has no path that leads to it", sys::object_of(file)));
+  return std::move(*inner);
+}
+
+}  // namespace
+
+struct Identifier::Impl {
+  explicit Impl(std::string root_directory) : root(std::move(root_directory)) {}
+
+  std::string root;
+  std::mutex mutex;  ///< over all below
+  std::optional<sys::MountTable> table;
+  bool loaded = false;
+  std::vector<sys::Mount> mounts;
+  std::unordered_map<int, const sys::Mount*> by_id;
+  std::map<dev_t, Filesystem> filesystems;
+
+  /// Where a file lies. `mount` is null where it is open through a mount of another mount namespace.
+  struct Place {
+    Filesystem* filesystem = nullptr;
+    const sys::Mount* mount = nullptr;
+  };
+
+  Status load();
+  Result<Place> place_of(const FileRef& file, const struct statx& status);
+  Result<std::string> id_of(Filesystem& filesystem);
+  [[nodiscard]] Result<std::string> make_id(const Filesystem& filesystem) const;
+  [[nodiscard]] Result<std::string> source_id(const Filesystem& filesystem) const;
+  [[nodiscard]] Result<std::string> device_id(const Filesystem& filesystem) const;
+  [[nodiscard]] std::string device_node(const Filesystem& filesystem) const;
+};
+
+namespace {
+
+/// A directory or file of the filesystem, to ask it or to open handles with.
+Result<Fd> open_on(const Filesystem& filesystem) {
+  for (const sys::Mount* mount : filesystem.mounts) {
+    auto path_fd = sys::open_path(mount->mount_point.c_str(), mount->mount_point);
+    if (!path_fd) continue;
+    FileRef file;
+    file.fd = path_fd->get();
+    const auto status = sys::file_status(file);
+    // Another filesystem may be mounted over it.
+    if (!status || static_cast<int>(status->stx_mnt_id) != mount->id) continue;
+    if (auto fd = sys::reopen_for_reading(path_fd->get(), mount->mount_point)) return fd;
+  }
+  return fail(EACCES,
+              fmt::format("{}: none of its mount points can be opened", filesystem.mount().mount_point));
+}
+
+}  // namespace
+
+/// Reads the mount table again if it has changed.
+Status Identifier::Impl::load() {
+  if (!table) {
+    auto opened = sys::MountTable::open(root);
+    if (!opened) return tl::unexpected(opened.error());
+    table = std::move(*opened);
+  }
+  // Asked before reading, so that a change while reading shows the next time.
+  if (!table->changed() && loaded) return {};
+  loaded = false;
+  auto read = table->read();
+  if (!read) return tl::unexpected(read.error());
+  mounts = std::move(*read);
+  by_id.clear();
+  filesystems.clear();
+  for (const sys::Mount& mount : mounts) {
+    by_id[mount.id] = &mount;
+    Filesystem& filesystem = filesystems[mount.device];
+    filesystem.device = mount.device;
+    filesystem.mounts.push_back(&mount);
+  }
+  for (auto& [device, filesystem] : filesystems) {
+    std::sort(filesystem.mounts.begin(), filesystem.mounts.end(),
+              [](const sys::Mount* a, const sys::Mount* b) {
+                return a->root.size() != b->root.size() ? a->root.size() < b->root.size() : a->id < b->id;
+              });
+    filesystem.traits = traits_of(filesystem.mount());
+  }
+  loaded = true;
+  return {};
+}
+
+Result<Identifier::Impl::Place> Identifier::Impl::place_of(const FileRef& file, const struct statx& status) {
+  if (const auto done = load(); !done) return tl::unexpected(done.error());
+  if (const auto mount = by_id.find(static_cast<int>(status.stx_mnt_id)); mount != by_id.end())
+    return Place{&filesystems.at(mount->second->device), mount->second};
+  // Open through a mount of another namespace (a container's): the filesystem may still be mounted here.
+  if (const auto found = filesystems.find(sys::device_of(status)); found != filesystems.end())
+    return Place{&found->second, nullptr};
+  // A btrfs subvolume has a device number of its own, which mountinfo does not show.
+  if (const auto fsid = file.fd >= 0 ? sys::btrfs_fsid(file.fd) : std::nullopt)
+    for (auto& [device, filesystem] : filesystems)
+      if (filesystem.traits.id == IdKind::btrfs && id_of(filesystem) == "btrfs:" + *fsid)
+        return Place{&filesystem, nullptr};
+  return fail(ENODEV,
+              fmt::format("{}: its filesystem is not mounted in this mount namespace", sys::object_of(file)));
+}
+
+Result<std::string> Identifier::Impl::id_of(Filesystem& filesystem) {
+  if (filesystem.id) return *filesystem.id;
+  auto id = make_id(filesystem);
+  if (!id)
+    return with_context(fmt::format("identity of the {} filesystem on {}", filesystem.mount().type,
+                                    filesystem.mount().mount_point),
+                        id.error());
+  filesystem.id = *id;  // an error is not remembered: it may pass
+  return id;
+}
+
+Result<std::string> Identifier::Impl::make_id(const Filesystem& filesystem) const {
+  const sys::Mount& mount = filesystem.mount();
+  if (filesystem.traits.key == KeyKind::none)
+    return fail(ENOTSUP, "files of the kernel's own have no pages to place");
+  switch (filesystem.traits.id) {
+    case IdKind::btrfs: {
+      const auto fd = open_on(filesystem);
+      if (!fd) return tl::unexpected(fd.error());
+      const auto fsid = sys::btrfs_fsid(fd->get());
+      if (!fsid) return fail_errno("BTRFS_IOC_FS_INFO", mount.mount_point);
+      return "btrfs:" + *fsid;
+    }
+    case IdKind::squashfs: {
+      const auto superblock = sys::squashfs_superblock(device_node(filesystem), filesystem.device);
+      if (!superblock) return tl::unexpected(superblock.error());
+      return "squashfs:" + *superblock;
+    }
+    case IdKind::tmpfs:
+    case IdKind::memory: {
+      // Nothing of it outlives its last unmount. A tmpfs draws a UUID; in hugetlbfs and ramfs inode numbers
+      // come from one counter for the whole system, so that no later mount repeats them before the next boot.
+      std::string number = fmt::format("{}:{}", major(filesystem.device), minor(filesystem.device));
+      if (filesystem.traits.id == IdKind::tmpfs) {
+        const auto fd = open_on(filesystem);
+        if (!fd) return tl::unexpected(fd.error());
+        auto random = sys::statfs_id(fd->get());
+        if (!random) return random;
+        number = std::move(*random);
+      }
+      const auto boot = sys::boot_id(root);
+      if (!boot) return boot;
+      return fmt::format("boot:{}:{}:{}", *boot, mount.type, number);
+    }
+    case IdKind::uuid:
+      return device_id(filesystem);
+    case IdKind::overlay:
+      return fmt::format("source:overlay:{}{}", mount.source, overlay_layers(mount.super_options));
+    case IdKind::source:
+      break;
+  }
+  return source_id(filesystem);
+}
+
+/// For a filesystem on a block device: the same id on kernels with and without FS_IOC_GETFSUUID.
+Result<std::string> Identifier::Impl::device_id(const Filesystem& filesystem) const {
+  const auto fd = open_on(filesystem);
+  if (!fd) return tl::unexpected(fd.error());
+  std::string uuid;
+  if (const auto known = sys::kernel_uuid(fd->get())) {
+    uuid = *known;
+  } else {
+    auto read = sys::blkid_uuid(device_node(filesystem), filesystem.device);
+    if (!read) return read;
+    uuid = std::move(*read);
+  }
+  return uuid.empty() ? source_id(filesystem) : "uuid:" + uuid;
+}
+
+Result<std::string> Identifier::Impl::source_id(const Filesystem& filesystem) const {
+  const sys::Mount& mount = filesystem.mount();
+  // Loop devices are numbered as they come; the file behind one is what stays.
+  const auto backing = sys::loop_backing_file(root, filesystem.device);
+  if (!backing) return tl::unexpected(backing.error());
+  return fmt::format("source:{}:{}", mount.type, backing->value_or(mount.source));
+}
+
+/// mountinfo's source is what mount(8) was told, which may be a link or, for the root filesystem, not exist.
+std::string Identifier::Impl::device_node(const Filesystem& filesystem) const {
+  const std::string node = root + filesystem.mount().source;
+  const std::string by_number =
+      fmt::format("{}/dev/block/{}:{}", root, major(filesystem.device), minor(filesystem.device));
+  FileRef file;
+  file.name = node.c_str();
+  return sys::file_status(file) ? node : by_number;
+}
+
+Identifier::Identifier(std::string root)
+    : impl_(std::make_unique<Impl>(root == "/" ? std::string() : std::move(root))) {}
+Identifier::~Identifier() = default;
+
+Result<FileIdentity> Identifier::identify(const FileRef& file) {
+  const auto status = sys::file_status(file);
+  if (!status) return tl::unexpected(status.error());
+  return identify(file, *status);
+}
+
+Result<FileIdentity> Identifier::identify(const FileRef& file, const struct statx& status) {
+  FileIdentity identity;
+  KeyKind kind = KeyKind::none;
+  std::optional<sys::Mount> mount;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    const auto place = impl_->place_of(file, status);
+    if (!place) return tl::unexpected(place.error());
+    auto id = impl_->id_of(*place->filesystem);
+    if (!id) return with_context(sys::object_of(file), id.error());
+    identity.filesystem = std::move(*id);
+    identity.birth_ns = birth_in(place->filesystem->mount(), status);
+    kind = place->filesystem->traits.key;
+    if (kind != KeyKind::handle && place->mount != nullptr) mount = *place->mount;
+  }
+  if (kind == KeyKind::handle) {
+    auto handle = sys::file_handle(file);
+    if (!handle) return tl::unexpected(handle.error());
+    if (*handle) {
+      identity.key = "h" + **handle;
+      return identity;
+    }
+  } else if (kind == KeyKind::inode) {
+    identity.key = "i" + little_endian(status.stx_ino);
+    return identity;
+  }
+  if (!mount) {
+    const std::lock_guard lock(impl_->mutex);
+    const auto place = impl_->place_of(file, status);
+    if (!place) return tl::unexpected(place.error());
+    if (place->mount == nullptr)
+      return fail(ENODEV, fmt::format("{}: is not to be reached by a path in this mount namespace",
+                                      sys::object_of(file)));
+    mount = *place->mount;
+  }
+  auto path = inner_path(file, status, *mount);
+  if (!path) return tl::unexpected(path.error());
+  identity.key = "p" + *path;
+  return identity;
+}
+
+Result<std::string> Identifier::filesystem(const FileRef& file) {
+  const auto status = sys::file_status(file);
+  if (!status) return tl::unexpected(status.error());
+  const std::lock_guard lock(impl_->mutex);
+  const auto place = impl_->place_of(file, *status);
+  if (!place) return tl::unexpected(place.error());
+  auto id = impl_->id_of(*place->filesystem);
+  if (!id) return with_context(sys::object_of(file), id.error());
+  return id;
+}
+
+Result<bool> Identifier::is_ambiguous(const FileRef& file) {
+  const auto status = sys::file_status(file);
+  if (!status) return tl::unexpected(status.error());
+  return is_ambiguous(file, *status);
+}
+
+Result<bool> Identifier::is_ambiguous(const FileRef& file, const struct statx& status) {
+  const std::lock_guard lock(impl_->mutex);
+  const auto place = impl_->place_of(file, status);
+  if (!place) return tl::unexpected(place.error());
+  Filesystem& filesystem = *place->filesystem;
+  if (filesystem.ambiguous) return *filesystem.ambiguous;
+  const auto id = impl_->id_of(filesystem);
+  if (!id) return with_context(sys::object_of(file), id.error());
+  bool ambiguous = false;
+  if (!is_network_type(filesystem.mount().type))
+    for (auto& [device, other] : impl_->filesystems)
+      if (device != filesystem.device && other.mount().type == filesystem.mount().type)
+        ambiguous = ambiguous || impl_->id_of(other) == *id;
+  filesystem.ambiguous = ambiguous;
+  return ambiguous;
+}
+
+Result<Fd> Identifier::open(const FileIdentity& identity, const std::string& last_path) {
+  const std::string object = last_path.empty() ? identity.filesystem : last_path;
+  // Most files are where they were.
+  const auto open_if_same = [&](const std::string& path) -> std::optional<Result<Fd>> {
+    const auto path_fd = sys::open_path(path.c_str(), object);
+    if (!path_fd) return std::nullopt;
+    FileRef file;
+    file.fd = path_fd->get();
+    file.path = object;
+    const auto found = identify(file);
+    if (!found || *found != identity) return std::nullopt;
+    return sys::reopen_for_reading(path_fd->get(), object);
+  };
+  if (!last_path.empty())
+    if (auto opened = open_if_same(last_path)) return std::move(*opened);
+
+  std::optional<Fd> mount_fd;
+  std::vector<std::string> candidates;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    if (const auto done = impl_->load(); !done) return tl::unexpected(done.error());
+    // An id names the type of filesystems it may belong to only in part, so each that is mounted is asked
+    // once.
+    for (auto& [device, filesystem] : impl_->filesystems) {
+      if (filesystem.traits.key == KeyKind::none || impl_->id_of(filesystem) != identity.filesystem) continue;
+      if (identity.key.starts_with('h')) {
+        auto fd = open_on(filesystem);
+        if (!fd) return tl::unexpected(fd.error());
+        mount_fd = std::move(*fd);
+      } else {
+        mount_fd.emplace();
+        if (identity.key.starts_with('p'))
+          for (const sys::Mount* mount : filesystem.mounts)
+            if (auto path = rebase(std::string_view(identity.key).substr(1), mount->root, mount->mount_point))
+              candidates.push_back(std::move(*path));
+      }
+      break;
+    }
+  }
+  if (!mount_fd) return fail(ENODEV, fmt::format("{}: its filesystem is not mounted", object));
+  if (*mount_fd) {
+    auto fd = sys::open_file_handle(mount_fd->get(), std::string_view(identity.key).substr(1), object);
+    if (!fd) return fd;
+    FileRef file;
+    file.fd = fd->get();
+    file.path = object;
+    const auto status = sys::file_status(file);
+    if (!status) return tl::unexpected(status.error());
+    if (sys::birth_ns(*status) == identity.birth_ns) return fd;
+  }
+  for (const std::string& path : candidates)
+    if (auto opened = open_if_same(path)) return std::move(*opened);
+  return fail_errno("open", object, ESTALE);
+}
+
+void Identifier::refresh() {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->loaded = false;
+}
+
+}  // namespace fpolicy

@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "sys/file_handle.h"
+#include "sys/file_status.h"
+#include "sys/xattr_calls.h"
+
+#include <fpolicy/store.h>
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <mutex>
+#include <utility>
+
+namespace fpolicy {
+namespace {
+
+using sys::object_of;
+
+// A batch is one transaction, and one sync of the disk.
+constexpr std::size_t batch_size = 8192;
+
+std::string_view to_string(Space space) {
+  return space == Space::system ? "system" : "user";
+}
+
+/// What a filesystem answers that cannot hold the xattr.
+bool cannot_hold(int code) {
+  return code == EOPNOTSUPP || code == EROFS || code == ENOSPC || code == EDQUOT;
+}
+
+/// The tag in an xattr's bytes.
+Tag parse_tag(std::string_view value) {
+  Tag tag;
+  tag.carrier = Carrier::xattr;
+  if (auto policy = parse_xattr_value(value)) {
+    tag.policy = std::move(*policy);
+    tag.text = format_policy(*tag.policy);
+  } else {
+    tag.text = value;
+  }
+  return tag;
+}
+
+Tag parse_tag(const TagRecord& record) {
+  Tag tag;
+  tag.carrier = Carrier::database;
+  tag.text = record.policy;
+  if (auto policy = parse_policy(record.policy)) tag.policy = std::move(*policy);
+  return tag;
+}
+
+std::int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+tl::unexpected<Error> unsupported_error(const FileRef& file, Space space, const Tag& tag) {
+  // The text is somebody else's: nothing that a terminal would act on.
+  std::string shown;
+  for (const unsigned char c : tag.text)
+    shown += c >= 0x20 && c < 0x7f ? std::string(1, static_cast<char>(c)) : fmt::format("\\{:03o}", c);
+  return fail(
+      ENOTSUP,
+      fmt::format("{}: has a {} tag that this version does not understand ({}); --force overwrites it",
+                  object_of(file), to_string(space), shown));
+}
+
+/// Why the kernel would not change an xattr, with what is needed.
+tl::unexpected<Error> change_error(const FileRef& file, Space space, const struct statx& status, int code) {
+  std::string_view reason;
+  if (code == EPERM && (status.stx_attributes & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND)) != 0)
+    reason = "the file is immutable or append-only (lsattr)";
+  else if ((code == EPERM || code == EACCES) && space == Space::system)
+    reason = "system tags need CAP_SYS_ADMIN (root)";
+  else if (code == EACCES)
+    reason = "user tags need write permission on the file";
+  else if (code == EPERM)
+    reason = "user tags in a sticky directory need its owner (man 7 xattr)";
+  if (reason.empty())
+    return fail_errno(fmt::format("set {} tag of", to_string(space)), object_of(file), code);
+  return fail(code, fmt::format("{}: {}: {}", object_of(file), errno_text(code), reason));
+}
+
+}  // namespace
+
+struct PolicyStore::Impl {
+  struct Change {
+    TagRecord record;
+    bool erase = false;
+  };
+  /// What one xattr holds.
+  struct Value {
+    std::optional<Tag> tag;
+    int code = 0;  ///< errno where it could not be read: ENODATA, EOPNOTSUPP
+  };
+
+  RecordStore* records;
+  Identifier* identifier;
+  sys::KernelXattrCalls kernel;
+  sys::XattrCalls* xattrs;
+
+  std::mutex write_mutex;  ///< held while a batch is written, so that batches keep their order
+  std::mutex queue_mutex;
+  std::vector<Change> queue;
+  std::optional<Error> failure;
+
+  Impl(RecordStore* record_store, Identifier* file_identifier, sys::XattrCalls* calls)
+      : records(record_store), identifier(file_identifier), xattrs(calls != nullptr ? calls : &kernel) {}
+
+  [[nodiscard]] bool can_record() const { return records != nullptr && records->writable(); }
+  Result<Value> read(const FileRef& file, Space space);
+  Result<std::optional<Tag>> tag_of(const FileRef& file, Space space);
+  Result<std::optional<TagRecord>> carried(const FileRef& file, Space space);
+  Result<TagRecord> make_record(const FileRef& file, const struct statx& status, Space space,
+                                const SetOptions& options);
+  Result<SetOutcome> set_in_database(const FileRef& file, const struct statx& status, Space space,
+                                     const std::string& text, const Value& value, int why,
+                                     const SetOptions& options);
+  Status enter(const FileRef& file, const struct statx& status, Space space, const std::string& text,
+               bool erase, const SetOptions& options);
+  void push(Change change);
+  void write_batch();
+  void remember(const Status& done);
+};
+
+Result<PolicyStore::Impl::Value> PolicyStore::Impl::read(const FileRef& file, Space space) {
+  std::array<char, sys::max_xattr_value> buffer;  // NOLINT: not worth clearing for each file of a tree
+  const ssize_t size = xattrs->get(file, sys::xattr_name(space), buffer.data(), buffer.size());
+  Value value;
+  if (size >= 0) {
+    value.tag = parse_tag(std::string_view(buffer.data(), static_cast<std::size_t>(size)));
+    return value;
+  }
+  value.code = static_cast<int>(-size);
+  if (value.code == ENODATA || value.code == EOPNOTSUPP) return value;
+  if (value.code == ERANGE || value.code == E2BIG) {
+    value.tag.emplace();  // no policy: unsupported
+    value.tag->text = "longer than 255 bytes";
+    return value;
+  }
+  // user.* of a file that one may not read.
+  return fail_errno(fmt::format("read {} tag of", to_string(space)), object_of(file), value.code);
+}
+
+/// The live record that is the tag.
+Result<std::optional<TagRecord>> PolicyStore::Impl::carried(const FileRef& file, Space space) {
+  if (records == nullptr) return std::nullopt;
+  const auto carries = records->carries_tags(file);
+  if (!carries) return tl::unexpected(carries.error());
+  if (!*carries) return std::nullopt;
+  auto record = records->find(file, space);
+  if (record && *record && (*record)->carrier != Carrier::database) return std::nullopt;
+  return record;
+}
+
+Result<std::optional<Tag>> PolicyStore::Impl::tag_of(const FileRef& file, Space space) {
+  auto value = read(file, space);
+  if (!value) return tl::unexpected(value.error());
+  if (value->tag) return std::move(value->tag);
+  const auto record = carried(file, space);
+  if (!record) return tl::unexpected(record.error());
+  if (!*record) return std::nullopt;
+  return parse_tag(**record);
+}
+
+Result<TagRecord> PolicyStore::Impl::make_record(const FileRef& file, const struct statx& status, Space space,
+                                                 const SetOptions& options) {
+  auto identity = identifier->identify(file, status);
+  if (!identity) return tl::unexpected(identity.error());
+  const auto ambiguous = identifier->is_ambiguous(file, status);
+  if (!ambiguous) return tl::unexpected(ambiguous.error());
+  if (*ambiguous)
+    return fail(
+        ENOTUNIQ,
+        fmt::format("{}: two mounted filesystems have the id {}: the database cannot tell their files apart",
+                    object_of(file), identity->filesystem));
+  TagRecord record;
+  record.identity = std::move(*identity);
+  record.space = space;
+  record.path = file.path;
+  record.directory = S_ISDIR(status.stx_mode);
+  record.uid = options.uid.value_or(::geteuid());
+  record.changed_ns = now_ns();
+  return record;
+}
+
+/// Queues the catalogue entry of a tag that an xattr holds, or its removal.
+Status PolicyStore::Impl::enter(const FileRef& file, const struct statx& status, Space space,
+                                const std::string& text, bool erase, const SetOptions& options) {
+  if (!can_record()) return {};
+  auto record = make_record(file, status, space, options);
+  if (!record) return with_context("the catalogue was not changed", record.error());
+  record->carrier = Carrier::xattr;
+  record->policy = text;
+  push(Change{std::move(*record), erase});
+  return {};
+}
+
+/// Keeps the first error for flush().
+void PolicyStore::Impl::remember(const Status& done) {
+  if (done) return;
+  const std::lock_guard lock(queue_mutex);
+  if (!failure) failure = done.error();
+}
+
+void PolicyStore::Impl::push(Change change) {
+  bool full = false;
+  {
+    const std::lock_guard lock(queue_mutex);
+    queue.push_back(std::move(change));
+    full = queue.size() >= batch_size;
+  }
+  // While one thread writes, the others go on until they have filled the next batch.
+  if (full) write_batch();
+}
+
+void PolicyStore::Impl::write_batch() {
+  const std::lock_guard write_lock(write_mutex);
+  std::vector<Change> batch;
+  {
+    const std::lock_guard lock(queue_mutex);
+    batch.swap(queue);
+  }
+  // Runs of one kind, in their order: the last word on a file stands.
+  std::vector<TagRecord> run;
+  for (auto change = batch.begin(); change != batch.end();) {
+    const bool erase = change->erase;
+    run.clear();
+    for (; change != batch.end() && change->erase == erase; ++change)
+      run.push_back(std::move(change->record));
+    const auto done = erase ? records->erase(run) : records->put(run);
+    if (!done) remember(with_context(fmt::format("{} records were not changed", run.size()), done.error()));
+  }
+}
+
+PolicyStore::PolicyStore(RecordStore* records, Identifier* identifier, sys::XattrCalls* xattrs)
+    : impl_(std::make_unique<Impl>(records, identifier, xattrs)) {}
+
+PolicyStore::~PolicyStore() {
+  static_cast<void>(flush());
+}
+
+Result<std::optional<Tag>> PolicyStore::get(const FileRef& file, Space space) {
+  return impl_->tag_of(file, space);
+}
+
+Result<Tags> PolicyStore::get(const FileRef& file) {
+  Tags tags;
+  auto system = impl_->tag_of(file, Space::system);
+  if (!system) return tl::unexpected(system.error());
+  tags.system = std::move(*system);
+  auto user = impl_->tag_of(file, Space::user);
+  if (user)
+    tags.user = std::move(*user);
+  else if (user.error().code == EACCES)
+    tags.user_denied = true;
+  else
+    return tl::unexpected(user.error());
+  return tags;
+}
+
+namespace {
+
+/// Regular files and directories carry tags; nothing else is even opened.
+Result<struct statx> status_to_tag(const FileRef& file) {
+  auto status = sys::file_status(file);
+  if (!status) return status;
+  if (S_ISREG(status->stx_mode) || S_ISDIR(status->stx_mode)) return status;
+  const char* what = S_ISLNK(status->stx_mode)    ? "a symbolic link"
+                     : S_ISFIFO(status->stx_mode) ? "a FIFO"
+                     : S_ISSOCK(status->stx_mode) ? "a socket"
+                                                  : "a device";
+  return fail(EINVAL,
+              fmt::format("{}: is {}; only regular files and directories carry tags", object_of(file), what));
+}
+
+}  // namespace
+
+Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Policy& policy,
+                                    const SetOptions& options) {
+  const auto status = status_to_tag(file);
+  if (!status) return tl::unexpected(status.error());
+  const std::string text = format_policy(policy);
+  const std::string value = format_xattr_value(policy);
+  if (value.size() > sys::max_xattr_value)
+    return fail(EINVAL, fmt::format("{}: policy is longer than {} bytes", object_of(file), max_policy_text));
+  const auto old = impl_->read(file, space);
+  if (!old) return tl::unexpected(old.error());
+  if (old->tag) {
+    if (!old->tag->policy && !options.force) return unsupported_error(file, space, *old->tag);
+    if (old->tag->policy == policy) {
+      if (!options.dry_run) impl_->remember(impl_->enter(file, *status, space, text, false, options));
+      return SetOutcome::unchanged;
+    }
+  }
+  if (old->code == EOPNOTSUPP)
+    return impl_->set_in_database(file, *status, space, text, *old, EOPNOTSUPP, options);
+  if (options.dry_run) {
+    if (!old->tag)
+      if (const auto record = impl_->carried(file, space); record && *record && (*record)->policy == text)
+        return SetOutcome::unchanged;
+    return SetOutcome::changed;
+  }
+  const int code = -impl_->xattrs->set(file, sys::xattr_name(space), value);
+  if (cannot_hold(code)) return impl_->set_in_database(file, *status, space, text, *old, code, options);
+  if (code != 0) return change_error(file, space, *status, code);
+  // This also turns a record that carried the tag into the xattr's catalogue entry. The xattr is the
+  // authority and is written by now: flush() tells of a failure.
+  impl_->remember(impl_->enter(file, *status, space, text, false, options));
+  return SetOutcome::changed;
+}
+
+Result<SetOutcome> PolicyStore::Impl::set_in_database(const FileRef& file, const struct statx& status,
+                                                      Space space, const std::string& text,
+                                                      const Value& value, int why,
+                                                      const SetOptions& options) {
+  if (records == nullptr || !records->writable())
+    return fail(
+        why, fmt::format("{}: the filesystem cannot hold the {} tag ({}), and without privilege only policyd "
+                         "can record it: it must be running",
+                         object_of(file), to_string(space), errno_text(why)));
+  if (space == Space::system && ::geteuid() != 0)
+    return fail(EPERM, fmt::format("{}: system tags need CAP_SYS_ADMIN (root)", object_of(file)));
+  auto record = make_record(file, status, space, options);
+  if (!record) return tl::unexpected(record.error());
+  record->carrier = Carrier::database;
+  record->policy = text;
+  const auto old = carried(file, space);
+  if (!old) return tl::unexpected(old.error());
+  if (!value.tag && *old) {
+    const Tag tag = parse_tag(**old);
+    if (!tag.policy && !options.force) return unsupported_error(file, space, tag);
+    if ((*old)->policy == text) return SetOutcome::unchanged;
+  }
+  if (options.dry_run) return SetOutcome::changed;
+  if (!value.tag) {
+    push(Change{std::move(*record), false});
+    return SetOutcome::changed;
+  }
+  // The file has an xattr, which wins over a record and must go. The record is committed first: a crash in
+  // between leaves the old tag, never none.
+  if (auto done = records->put(std::span(&*record, 1)); !done) return tl::unexpected(done.error());
+  if (const int code = -xattrs->remove(file, sys::xattr_name(space)); code != 0 && code != ENODATA) {
+    // Back to what holds: the xattr.
+    record->carrier = Carrier::xattr;
+    record->policy = value.tag->text;
+    if (auto done = records->put(std::span(&*record, 1)); !done) return tl::unexpected(done.error());
+    return fail(why, fmt::format("{}: its {} tag cannot be changed: {}", object_of(file), to_string(space),
+                                 errno_text(code)));
+  }
+  return SetOutcome::changed;
+}
+
+Result<SetOutcome> PolicyStore::remove(const FileRef& file, Space space, const SetOptions& options) {
+  const auto status = status_to_tag(file);
+  if (!status) return tl::unexpected(status.error());
+  const auto old = impl_->read(file, space);
+  if (!old) return tl::unexpected(old.error());
+  if (old->tag && !old->tag->policy && !options.force) return unsupported_error(file, space, *old->tag);
+  const auto record = impl_->carried(file, space);
+  if (!record) return tl::unexpected(record.error());
+  if (*record && !old->tag && !parse_tag(**record).policy && !options.force)
+    return unsupported_error(file, space, parse_tag(**record));
+  const auto outcome = old->tag || *record ? SetOutcome::changed : SetOutcome::unchanged;
+  if (options.dry_run) return outcome;
+  if (*record && !impl_->can_record())
+    return fail(EROFS, fmt::format("{}: its {} tag is in the database, which only root and policyd write",
+                                   object_of(file), to_string(space)));
+  if (*record && space == Space::system && ::geteuid() != 0)
+    return fail(EPERM, fmt::format("{}: system tags need CAP_SYS_ADMIN (root)", object_of(file)));
+  if (old->tag)
+    if (const int code = -impl_->xattrs->remove(file, sys::xattr_name(space)); code != 0 && code != ENODATA)
+      return change_error(file, space, *status, code);
+  // What is not there may still have an entry that is out of date.
+  const auto entered = impl_->enter(file, *status, space, {}, true, options);
+  if (outcome == SetOutcome::changed) impl_->remember(entered);
+  return outcome;
+}
+
+Status PolicyStore::reconcile(const FileRef& file) {
+  if (!impl_->can_record()) return {};
+  const auto status = status_to_tag(file);
+  if (!status) return tl::unexpected(status.error());
+  for (const Space space : {Space::system, Space::user}) {
+    const auto value = impl_->read(file, space);
+    if (!value) return tl::unexpected(value.error());
+    const auto known = impl_->records->find(file, space);
+    if (!known) return tl::unexpected(known.error());
+    if (!value->tag && (!*known || (*known)->carrier == Carrier::database)) continue;
+    if (value->tag && *known && (*known)->carrier == Carrier::xattr && (*known)->policy == value->tag->text)
+      continue;
+    // Who set it is not known; only the owner could set a user tag.
+    SetOptions options;
+    options.uid = space == Space::system ? 0 : status->stx_uid;
+    auto record = impl_->make_record(file, *status, space, options);
+    if (!record) return tl::unexpected(record.error());
+    record->carrier = Carrier::xattr;
+    if (value->tag) record->policy = value->tag->text;
+    impl_->push(Impl::Change{std::move(*record), !value->tag});
+  }
+  return {};
+}
+
+Status PolicyStore::flush() {
+  impl_->write_batch();
+  const std::lock_guard lock(impl_->queue_mutex);
+  if (!impl_->failure) return {};
+  return tl::unexpected(*std::exchange(impl_->failure, std::nullopt));
+}
+
+}  // namespace fpolicy

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "store/sqlite.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace fpolicy::store {
+namespace {
+
+int errno_of(int code, int system_errno) {
+  switch (code & 0xff) {
+    case SQLITE_FULL:
+      return ENOSPC;
+    case SQLITE_READONLY:
+      return EROFS;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+      return EBUSY;
+    case SQLITE_NOMEM:
+      return ENOMEM;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+    case SQLITE_CONSTRAINT:
+      return EUCLEAN;
+    case SQLITE_PERM:
+    case SQLITE_AUTH:
+      return EACCES;
+    case SQLITE_CANTOPEN:
+      return system_errno != 0 ? system_errno : EACCES;
+    default:
+      return EIO;
+  }
+}
+
+// How long a writer waits for another: a batch of 8,192 records takes some tens of milliseconds, a checkpoint
+// on a slow disk seconds.
+constexpr int busy_timeout_ms = 10'000;
+
+}  // namespace
+
+tl::unexpected<Error> sqlite_error(sqlite3* connection) {
+  const int code = sqlite3_extended_errcode(connection);
+  const int system_errno = sqlite3_system_errno(connection);
+  std::string message = sqlite3_errmsg(connection);
+  if (const int primary = code & 0xff; primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB)
+    message = "damaged (" + message + ")";
+  else if (primary == SQLITE_CANTOPEN && system_errno != 0)
+    message += ": " + errno_text(system_errno);
+  return fail(errno_of(code, system_errno), std::move(message));
+}
+
+void Statement::bind_text(int index, std::string_view value) {
+  // A null pointer would bind NULL.
+  sqlite3_bind_text(get(), index, value.data() != nullptr ? value.data() : "", static_cast<int>(value.size()),
+                    SQLITE_STATIC);
+}
+
+void Statement::bind_blob(int index, std::string_view value) {
+  sqlite3_bind_blob(get(), index, value.data() != nullptr ? value.data() : "", static_cast<int>(value.size()),
+                    SQLITE_STATIC);
+}
+
+Result<bool> Statement::step() {
+  const int code = sqlite3_step(get());
+  if (code == SQLITE_ROW) return true;
+  if (code == SQLITE_DONE) return false;
+  return sqlite_error(sqlite3_db_handle(get()));
+}
+
+void Statement::reset() {
+  sqlite3_reset(get());
+}
+
+std::string_view Statement::bytes(int column) const {
+  // The order of these calls is what SQLite's manual asks for.
+  const void* data = sqlite3_column_blob(get(), column);
+  const int size = sqlite3_column_bytes(get(), column);
+  return data == nullptr ? std::string_view()
+                         : std::string_view(static_cast<const char*>(data), static_cast<std::size_t>(size));
+}
+
+Result<Connection> Connection::open(const std::string& path, Access access) {
+  // As a URI (sqlite.org/uri.html), where everything but a slash may be escaped.
+  std::string uri = "file:";
+  for (const char c : path) uri += c == '/' ? "/" : fmt::format("%{:02x}", static_cast<unsigned char>(c));
+  if (access == Access::immutable) uri += "?immutable=1";
+  sqlite3* raw = nullptr;
+  const int code =
+      sqlite3_open_v2(uri.c_str(), &raw,
+                      (access == Access::read_write ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY) |
+                          SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
+                      nullptr);
+  Connection connection;
+  connection.connection_.reset(raw);
+  if (raw == nullptr) return fail_errno("open", path, ENOMEM);
+  if (code != SQLITE_OK) return sqlite_error(raw);
+  sqlite3_busy_timeout(raw, busy_timeout_ms);
+  // The file may have been edited by somebody else: nothing in it is run.
+  for (const auto& [option, on] :
+       {std::pair(SQLITE_DBCONFIG_DEFENSIVE, 1), std::pair(SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0),
+        std::pair(SQLITE_DBCONFIG_ENABLE_TRIGGER, 0), std::pair(SQLITE_DBCONFIG_ENABLE_VIEW, 0)})
+    sqlite3_db_config(raw, option, on, nullptr);
+  sqlite3_limit(raw, SQLITE_LIMIT_LENGTH, 1 << 20);
+  if (auto done = connection.execute("PRAGMA cell_size_check = ON"); !done)
+    return tl::unexpected(done.error());
+  return connection;
+}
+
+Status Connection::execute(const char* sql) {
+  if (sqlite3_exec(get(), sql, nullptr, nullptr, nullptr) != SQLITE_OK) return sqlite_error(get());
+  return {};
+}
+
+Result<Statement> Connection::prepare(const char* sql) {
+  sqlite3_stmt* raw = nullptr;
+  if (sqlite3_prepare_v3(get(), sql, -1, SQLITE_PREPARE_PERSISTENT, &raw, nullptr) != SQLITE_OK)
+    return sqlite_error(get());
+  return Statement(raw);
+}
+
+Result<std::int64_t> Connection::query_integer(const char* sql) {
+  auto statement = prepare(sql);
+  if (!statement) return tl::unexpected(statement.error());
+  const auto row = statement->step();
+  if (!row) return tl::unexpected(row.error());
+  return *row ? statement->integer(0) : 0;
+}
+
+Result<Transaction> Transaction::begin(Connection& connection) {
+  // IMMEDIATE: waits for other writers here, where the busy timeout works, and not in the middle.
+  if (auto done = connection.execute("BEGIN IMMEDIATE"); !done) return tl::unexpected(done.error());
+  return Transaction(connection);
+}
+
+Transaction::~Transaction() {
+  if (connection_ != nullptr) sqlite3_exec(connection_->get(), "ROLLBACK", nullptr, nullptr, nullptr);
+}
+
+Status Transaction::commit() {
+  const auto done = connection_->execute("COMMIT");
+  if (done) connection_ = nullptr;
+  return done;
+}
+
+Error newer_schema(std::int64_t version, std::size_t known) {
+  return {ENOTSUP, fmt::format("written by a newer fpolicy (schema {}; this one knows {})", version, known)};
+}
+
+Status migrate(Connection& connection, std::span<const Migration> steps) {
+  for (;;) {
+    auto transaction = Transaction::begin(connection);
+    if (!transaction) return tl::unexpected(transaction.error());
+    // Read within the transaction: another process may be migrating as well.
+    const auto version = connection.query_integer("PRAGMA user_version");
+    if (!version) return tl::unexpected(version.error());
+    if (*version < 0 || static_cast<std::size_t>(*version) > steps.size())
+      return tl::unexpected(newer_schema(*version, steps.size()));
+    if (static_cast<std::size_t>(*version) == steps.size()) return {};
+    const Migration& step = steps[static_cast<std::size_t>(*version)];
+    const auto set_version = fmt::format("PRAGMA user_version = {}", *version + 1);
+    auto done = connection.execute(step.sql);
+    if (done) done = connection.execute(set_version.c_str());
+    if (done) done = transaction->commit();
+    if (!done) return with_context(fmt::format("migration {}", step.name), done.error());
+  }
+}
+
+}  // namespace fpolicy::store

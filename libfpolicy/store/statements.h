@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// Every statement that runs on the catalogue, in one place: a test asks SQLite for the plan of each.
+#pragma once
+
+namespace fpolicy::store {
+
+// Columns 0 to 10 of every row that is read.
+#define FPOLICY_TAG_COLUMNS                                                                         \
+  "tag.id, filesystem.name, tag.key, tag.space, tag.carrier, tag.policy, tag.path, tag.directory, " \
+  "tag.birth_ns, tag.uid, tag.changed_ns"
+
+inline constexpr const char* find_sql = "SELECT " FPOLICY_TAG_COLUMNS
+                                        " FROM filesystem JOIN tag ON tag.filesystem = filesystem.id"
+                                        " WHERE filesystem.name = ?1 AND tag.key = ?2 AND tag.space = ?3";
+
+// In pages, so that no read transaction is held while the caller works. Starts behind (path, id).
+inline constexpr const char* page_sql =
+    "SELECT " FPOLICY_TAG_COLUMNS
+    " FROM tag JOIN filesystem ON filesystem.id = tag.filesystem"
+    " WHERE (tag.path, tag.id) > (?1, ?2) ORDER BY tag.path, tag.id LIMIT 256";
+
+#undef FPOLICY_TAG_COLUMNS
+
+inline constexpr const char* carried_sql =
+    "SELECT name FROM filesystem"
+    " WHERE EXISTS (SELECT 1 FROM tag WHERE tag.filesystem = filesystem.id AND tag.carrier = 1)";
+
+inline constexpr const char* add_filesystem_sql =
+    "INSERT INTO filesystem (name) VALUES (?1) ON CONFLICT (name) DO NOTHING";
+
+inline constexpr const char* filesystem_sql = "SELECT id FROM filesystem WHERE name = ?1";
+
+// A record that says nothing new is not written again; an unknown path does not replace a known one.
+inline constexpr const char* put_sql =
+    "INSERT INTO tag (filesystem, key, space, carrier, policy, path, directory, birth_ns, uid, changed_ns)"
+    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+    " ON CONFLICT (filesystem, key, space) DO UPDATE SET carrier = excluded.carrier, policy = "
+    "excluded.policy,"
+    " path = iif(excluded.path = x'', path, excluded.path), directory = excluded.directory,"
+    " birth_ns = excluded.birth_ns, uid = excluded.uid, changed_ns = excluded.changed_ns"
+    " WHERE carrier <> excluded.carrier OR policy <> excluded.policy OR birth_ns <> excluded.birth_ns"
+    " OR directory <> excluded.directory OR (path <> excluded.path AND excluded.path <> x'')";
+
+inline constexpr const char* erase_sql =
+    "DELETE FROM tag WHERE filesystem = (SELECT id FROM filesystem WHERE name = ?1) AND key = ?2 AND space = "
+    "?3";
+
+inline constexpr const char* version_sql = "PRAGMA data_version";
+
+}  // namespace fpolicy::store

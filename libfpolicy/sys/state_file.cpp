@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "sys/state_file.h"
+
+#include <fpolicy/fd.h>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace fpolicy::sys {
+namespace {
+
+std::string directory_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+}  // namespace
+
+Status make_directory_of(const std::string& path) {
+  const std::string directory = directory_of(path);
+  if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) return fail_errno("mkdir", directory);
+  return {};
+}
+
+Result<std::optional<std::uint64_t>> private_file_size(const std::string& path) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0) {
+    if (errno == ENOENT) return std::nullopt;
+    return fail_errno("open", path);
+  }
+  if (!S_ISREG(status.st_mode)) return fail(EINVAL, fmt::format("open {}: not a regular file", path));
+  if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0 || (status.st_uid != 0 && status.st_uid != ::geteuid()))
+    return fail(EPERM, fmt::format("open {}: others may write it (mode {:04o}, owner {})", path,
+                                   status.st_mode & 07777U, status.st_uid));
+  return static_cast<std::uint64_t>(status.st_size);
+}
+
+Status create_private_file(const std::string& path) {
+  const Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (!fd) return fail_errno("create", path);
+  return {};
+}
+
+Status publish_file(const std::string& temporary, const std::string& path) {
+  Status result;
+  // link(2), unlike rename(2), never replaces what another process has published meanwhile.
+  if (::link(temporary.c_str(), path.c_str()) != 0 && errno != EEXIST) result = fail_errno("create", path);
+  ::unlink(temporary.c_str());
+  const std::string directory = directory_of(path);
+  const Fd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (result && (!fd || ::fsync(fd.get()) != 0)) result = fail_errno("sync", directory);
+  return result;
+}
+
+}  // namespace fpolicy::sys

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#pragma once
+
+#include <fpolicy/result.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace fpolicy::sys {
+
+/// Makes the directory of a file, if it is missing (0700, one level).
+Status make_directory_of(const std::string& path);
+
+/// The size of a regular file in bytes; nothing where there is nothing at all. Error: EPERM where somebody
+/// other than its owner may write it, or its owner is neither root nor the caller.
+Result<std::optional<std::uint64_t>> private_file_size(const std::string& path);
+
+/// Creates an empty file that only its owner may read; it must not exist.
+Status create_private_file(const std::string& path);
+
+/// Gives a finished file its name, unless there is one of that name already, and makes both lasting.
+/// `temporary` is gone afterwards in any case.
+Status publish_file(const std::string& temporary, const std::string& path);
+
+}  // namespace fpolicy::sys

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "sys/xattr_calls.h"
+
+#include <sys/xattr.h>
+
+#include <cerrno>
+#include <cstdio>
+
+namespace fpolicy::sys {
+namespace {
+
+/// The f*xattr calls refuse O_PATH descriptors (EBADF); the file behind one is reached through its link in
+/// /proc.
+class ProcLink {
+ public:
+  explicit ProcLink(int fd) { std::snprintf(text_, sizeof text_, "/proc/self/fd/%d", fd); }
+  [[nodiscard]] const char* c_str() const { return text_; }
+
+ private:
+  char text_[32];
+};
+
+template <class Number>
+Number or_errno(Number result) {
+  return result < 0 ? static_cast<Number>(-errno) : result;
+}
+
+}  // namespace
+
+const char* xattr_name(Space space) {
+  return space == Space::system ? "security.fpolicy" : "user.fpolicy";
+}
+
+ssize_t KernelXattrCalls::get(const FileRef& file, const char* name, char* value, std::size_t size) {
+  if (file.fd < 0) return or_errno(::lgetxattr(file.name, name, value, size));
+  const ssize_t result = or_errno(::fgetxattr(file.fd, name, value, size));
+  return result == -EBADF ? or_errno(::getxattr(ProcLink(file.fd).c_str(), name, value, size)) : result;
+}
+
+int KernelXattrCalls::set(const FileRef& file, const char* name, std::string_view value) {
+  if (file.fd < 0) return or_errno(::lsetxattr(file.name, name, value.data(), value.size(), 0));
+  const int result = or_errno(::fsetxattr(file.fd, name, value.data(), value.size(), 0));
+  return result == -EBADF
+             ? or_errno(::setxattr(ProcLink(file.fd).c_str(), name, value.data(), value.size(), 0))
+             : result;
+}
+
+int KernelXattrCalls::remove(const FileRef& file, const char* name) {
+  if (file.fd < 0) return or_errno(::lremovexattr(file.name, name));
+  const int result = or_errno(::fremovexattr(file.fd, name));
+  return result == -EBADF ? or_errno(::removexattr(ProcLink(file.fd).c_str(), name)) : result;
+}
+
+}  // namespace fpolicy::sys
