@@ -28,7 +28,7 @@ fails() { ! "$@" 2>/dev/null; }
 
 # ---- inside: what tests find in a guest (--nodes 4 --cpuless 3, every filesystem)
 inside() {
-  local fs file node page pid wanted
+  local fs file node other page pid wanted
   check "four nodes" equal 0-3 "$(cat /sys/devices/system/node/online)"
   for node in 0 1 2; do
     check "node $node has processor $node" equal "$node" "$(cat /sys/devices/system/node/node$node/cpulist)"
@@ -41,7 +41,8 @@ inside() {
   for fs in ext4 xfs btrfs vfat squashfs ext4.2; do
     check "/mnt/$fs is ${fs%.*}" equal "${fs%.*}" "$(findmnt -n -o FSTYPE "/mnt/$fs")"
   done
-  check "two ext4 have two identities" test "$(findmnt -n -o UUID /mnt/ext4)" != "$(findmnt -n -o UUID /mnt/ext4.2)"
+  check "two ext4 have two identities" \
+    test "$(findmnt -n -o UUID /mnt/ext4)" != "$(findmnt -n -o UUID /mnt/ext4.2)"
   check "squashfs is read-only" fails touch /mnt/squashfs/new
   check "squashfs has its data" equal 16777216 "$(stat -c %s /mnt/squashfs/data-16M)"
 
@@ -75,7 +76,7 @@ inside() {
   numactl -m 0 dd if=/dev/zero of=/tmp/half bs=1M count=2 status=none
   numactl -m 3 dd if=/dev/zero of=/tmp/half bs=1M count=2 seek=3 status=none
   check "tmpfs with a hole, on two nodes" equal '0:512 3:512' "$(pagewhere /tmp/half)"
-  wanted=$({ for page in {0..511}; do echo "$page 0"; done; for page in {768..1279}; do echo "$page 3"; done; } | md5sum)
+  wanted=$({ seq -f '%.0f 0' 0 511 && seq -f '%.0f 3' 768 1279; } | md5sum)
   check "page by page" equal "$wanted" "$(pagewhere --each /tmp/half | md5sum)"
   check "tmpfs: pagewhere agrees with move_pages" pagewhere --self-check /tmp/half
   echo 4 >/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages
@@ -83,17 +84,36 @@ inside() {
   python3 -c 'import mmap
 f = open("/dev/hugepages/file", "r+b"); m = mmap.mmap(f.fileno(), 0); m[0] = 1; m[6 << 20] = 1'
   check "hugetlbfs with a hole" equal '1:1024' "$(pagewhere /dev/hugepages/file)"
-  check "and looking did not fill it" equal 2 "$(cat /sys/devices/system/node/node1/hugepages/hugepages-2048kB/free_hugepages)"
+  check "and looking did not fill it" \
+    equal 2 "$(cat /sys/devices/system/node/node1/hugepages/hugepages-2048kB/free_hugepages)"
   check "hugetlbfs: pagewhere agrees with move_pages" pagewhere --self-check /dev/hugepages/file
   : >/tmp/empty
   check "an empty file" equal '' "$(pagewhere /tmp/empty)"
 
   pid=$(numactl -N 1 -m 1 mapper --daemon --anon 16 --write 100 /mnt/xfs/data)
   check "anonymous pages are on node 1" test "$(pagewhere --anon "$pid" | sed 's/^1://')" -ge $((4096 + 100))
-  check "the job maps its file's pages, less those it copied" equal "1:100 2:1948" "$(pagewhere --pid "$pid" --map /mnt/xfs/data)"
+  check "the job maps its file's pages, less those it copied" \
+    equal "1:100 2:1948" "$(pagewhere --pid "$pid" --map /mnt/xfs/data)"
   migratepages "$pid" 1 3
   check "migratepages takes them to node 3" test "$(pagewhere --anon "$pid" | sed 's/^3://')" -ge $((4096 + 100))
   kill "$pid"
+
+  # What fpolicy is for: the kernel takes along what a job maps, whoever maps it too. It looks only at
+  # pages on the nodes that the job leaves, so the file begins on such a one.
+  echo 0-2 >/sys/fs/cgroup/job/cpuset.cpus
+  for file in /mnt/ext4/data /mnt/xfs/data /mnt/btrfs/data /mnt/vfat/data /mnt/squashfs/data-16M; do
+    echo 3 >/proc/sys/vm/drop_caches
+    echo 0 >/sys/fs/cgroup/job/cpuset.mems
+    other=$(numactl -N 1 -m 0 mapper --daemon "$file")
+    pid=$(sh -c 'echo $$ >/sys/fs/cgroup/job/cgroup.procs && exec mapper --daemon --anon 8 "$1"' sh "$file")
+    page=$(($(stat -c %s "$file") / 4096))
+    check "$file: on node 0 at first" equal "0:$page" "$(pagewhere "$file")"
+    echo 2 >/sys/fs/cgroup/job/cpuset.mems
+    check "$file: moved with a job" equal "2:$page" "$(pagewhere "$file")"
+    check "and the job's own pages" test "$(pagewhere --anon "$pid" | sed 's/^2://')" -ge 2048
+    kill "$pid" "$other"
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+  done
 
   check "modules load by themselves" modprobe overlay
   for page in 1 2 3; do setsid sh -c 'sleep 0.1 & exit'; done
