@@ -61,10 +61,10 @@ std::vector<Fd> take_fds(msghdr& header) {
   return fds;
 }
 
-Result<std::string> serialize(const nlohmann::json& body, std::size_t longest) {
+Result<std::string> serialize(const nlohmann::json& body) {
   // Text that is not UTF-8 is replaced, not thrown at us: paths are escaped before they come here.
   std::string text = body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  if (text.size() > longest) return fail(EMSGSIZE, "varlink: message too long");
+  if (text.size() > max_message) return fail(EMSGSIZE, "varlink: message too long");
   text.push_back('\0');
   return text;
 }
@@ -108,8 +108,7 @@ nlohmann::json parameters_of(nlohmann::json& reply) {
 
 }  // namespace
 
-Connection::Connection(Fd socket, std::size_t longest_message)
-    : socket_(std::move(socket)), longest_(longest_message) {
+Connection::Connection(Fd socket) : socket_(std::move(socket)) {
   const int flags = ::fcntl(socket_.get(), F_GETFL);
   if (flags >= 0) ::fcntl(socket_.get(), F_SETFL, flags | O_NONBLOCK);
 }
@@ -171,10 +170,10 @@ Result<bool> Connection::read_available() {
   if (fds_.size() + fds.size() > max_fds) return fail(EPROTO, "varlink: too many file descriptors");
   for (Fd& fd : fds) fds_.emplace_back(started_, std::move(fd));
 
-  if (in_.size() - searched_ > longest_) {
+  if (in_.size() - searched_ > longest_received_) {
     const auto end = in_.find('\0', searched_);
     const std::size_t length = (end == std::string::npos ? in_.size() : end);
-    if (length > longest_) return fail(EMSGSIZE, "varlink: message too long");
+    if (length > longest_received_) return fail(EMSGSIZE, "varlink: message too long");
   }
   return true;
 }
@@ -183,10 +182,10 @@ Result<std::optional<Message>> Connection::next() {
   const auto end = in_.find('\0', searched_);
   if (end == std::string::npos) {
     searched_ = in_.size();
-    if (in_.size() > longest_) return fail(EMSGSIZE, "varlink: message too long");
+    if (in_.size() > longest_received_) return fail(EMSGSIZE, "varlink: message too long");
     return std::nullopt;
   }
-  if (end > longest_) return fail(EMSGSIZE, "varlink: message too long");
+  if (end > longest_received_) return fail(EMSGSIZE, "varlink: message too long");
   Message message;
   bool too_deep = false;
   const auto bound_depth = [&too_deep](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
@@ -209,7 +208,7 @@ Result<std::optional<Message>> Connection::next() {
 }
 
 Status Connection::queue(const nlohmann::json& body) {
-  auto text = serialize(body, longest_);
+  auto text = serialize(body);
   if (!text) return tl::unexpected(text.error());
   out_.append(*text);
   return {};
@@ -255,7 +254,7 @@ Status Connection::wait(short events, std::optional<Clock::time_point> deadline)
 Status Connection::send(const nlohmann::json& body, std::span<const int> fds,
                         std::chrono::milliseconds timeout) {
   if (fds.size() > max_fds) return fail(E2BIG, "varlink: too many file descriptors");
-  auto text = serialize(body, longest_);
+  auto text = serialize(body);
   if (!text) return tl::unexpected(text.error());
   const auto deadline = deadline_after(timeout);
   std::size_t sent = 0;

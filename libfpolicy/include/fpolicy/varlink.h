@@ -49,13 +49,15 @@ struct Peer {
 class FPOLICY_API Connection {
  public:
   /// Takes a connected stream socket and makes it non-blocking.
-  explicit Connection(Fd socket, std::size_t longest_message = max_message);
+  explicit Connection(Fd socket);
 
   /// Error: ENOENT or ECONNREFUSED where no policyd listens.
   static Result<Connection> connect(const std::string& path = default_socket);
 
   [[nodiscard]] int fd() const { return socket_.get(); }
   [[nodiscard]] Result<Peer> peer() const;
+  /// A smaller bound for what this peer may send.
+  void set_longest_received(std::size_t bytes) { longest_received_ = bytes; }
 
   // For servers.
 
@@ -97,7 +99,7 @@ class FPOLICY_API Connection {
   Status wait(short events, std::optional<std::chrono::steady_clock::time_point> deadline) const;
 
   Fd socket_;
-  std::size_t longest_;
+  std::size_t longest_received_ = max_message;
   std::string in_;
   std::size_t searched_ = 0;  ///< bytes of in_ known to hold no NUL
   std::string out_;

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// Processes: what they map of files, who they are, and which nodes they may use.
+#pragma once
+
+#include <fpolicy/export.h>
+#include <fpolicy/fd.h>
+#include <fpolicy/node_set.h>
+#include <fpolicy/result.h>
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fpolicy {
+
+/// A mapping of a file in a process (VMA).
+struct FPOLICY_API FileMapping {
+  std::uint64_t start = 0;  ///< address of its first byte
+  std::uint64_t end = 0;    ///< address behind its last byte
+  /// The superblock's device, as in mountinfo: not always st_dev (btrfs and overlayfs give their files
+  /// others).
+  dev_t device = 0;
+  ino_t inode = 0;
+
+  friend bool operator==(const FileMapping&, const FileMapping&) = default;
+};
+
+/// Parses the text of /proc/PID/maps whole: mappings of files, in order of their addresses. The kernel
+/// escapes newlines in names (proc_pid_maps(5)), and a name is not looked at. Error: EINVAL with the line's
+/// number.
+FPOLICY_API Result<std::vector<FileMapping>> parse_maps(std::string_view text);
+
+struct FPOLICY_API ProcessStatus {
+  uid_t uid = 0;          ///< effective: with its right files were opened
+  NodeSet allowed_nodes;  ///< Mems_allowed_list: what its cpuset leaves to it
+};
+
+/// Parses /proc/PID/status. Error: EINVAL where a field is missing or malformed.
+FPOLICY_API Result<ProcessStatus> parse_process_status(std::string_view text);
+
+/// One process by its /proc directory, held open: when the process is gone, calls fail with ESRCH; they never
+/// reach another process that got its number.
+class FPOLICY_API Process {
+ public:
+  /// `root`: below which proc is found. Error: ESRCH where there is none.
+  static Result<Process> open(pid_t pid, const std::string& root = "/");
+
+  [[nodiscard]] pid_t pid() const { return pid_; }
+  [[nodiscard]] Result<ProcessStatus> status() const;
+  /// Empty for kernel threads and zombies. At most max_mappings. Uses PROCMAP_QUERY where the kernel has it
+  /// (6.11).
+  [[nodiscard]] Result<std::vector<FileMapping>> file_mappings() const;
+  /// The mapped inode itself, whatever is now at its path, as an O_PATH descriptor. Needs
+  /// CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN. Error: ENOENT where the mapping is gone.
+  [[nodiscard]] Result<Fd> open_mapped(const FileMapping& mapping) const;
+
+  /// Twice the kernel's default vm.max_map_count is 131,060; beyond this the rest is not looked at.
+  static constexpr std::size_t max_mappings = 1U << 20U;
+
+ private:
+  Process(pid_t pid, Fd directory) : pid_(pid), directory_(std::move(directory)) {}
+  pid_t pid_;
+  Fd directory_;
+};
+
+/// All processes, in the order of /proc.
+FPOLICY_API Result<std::vector<pid_t>> list_processes(const std::string& root = "/");
+
+}  // namespace fpolicy

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <fpolicy/fd.h>
+#include <fpolicy/privilege.h>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/capability.h>
+#include <sys/fsuid.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+
+namespace fpolicy {
+namespace {
+
+struct Need {
+  unsigned number;
+  const char* what;
+};
+
+constexpr std::array needs{
+    Need{CAP_SYS_ADMIN, "CAP_SYS_ADMIN: cannot watch cgroups, open what processes map, or write system tags"},
+    Need{CAP_SYS_NICE, "CAP_SYS_NICE: cannot move pages that other processes map"},
+    Need{CAP_SYS_PTRACE, "CAP_SYS_PTRACE: cannot see what other users' processes map"},
+    Need{CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH: cannot open other users' files"},
+};
+
+}  // namespace
+
+Result<std::vector<std::string>> missing_capabilities() {
+  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> data{};
+  // glibc has no wrapper (capget(2)).
+  if (::syscall(SYS_capget, &header, data.data()) != 0) return fail_errno("capget", "");
+  const auto has = [&data](unsigned number) {
+    return (data.at(number / 32).effective >> (number % 32) & 1U) != 0;
+  };
+  std::vector<std::string> missing;
+  for (const Need& need : needs) {
+    // CAP_DAC_OVERRIDE reads as well.
+    if (has(need.number) || (need.number == CAP_DAC_READ_SEARCH && has(CAP_DAC_OVERRIDE))) continue;
+    missing.emplace_back(need.what);
+  }
+  return missing;
+}
+
+Result<std::vector<gid_t>> peer_groups(int socket) {
+  // NGROUPS_MAX (65,536) groups at most; most users have few.
+  std::vector<gid_t> groups(32);
+  while (true) {
+    auto bytes = static_cast<socklen_t>(groups.size() * sizeof(gid_t));
+    const int status = ::getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &bytes);
+    if (status != 0 && errno != ERANGE) return fail_errno("getsockopt", "SO_PEERGROUPS");
+    const bool is_whole = status == 0;
+    groups.resize(bytes / sizeof(gid_t));
+    if (is_whole) return groups;
+  }
+}
+
+Status assume_file_access(uid_t uid, gid_t gid, const std::vector<gid_t>& groups) {
+  // The system calls themselves change one thread; glibc's wrapper of setgroups would change all (nptl(7)).
+  if (::syscall(SYS_setgroups, groups.size(), groups.data()) != 0) return fail_errno("setgroups", "");
+  ::setfsgid(gid);
+  ::setfsuid(uid);
+  // They report no error, but what was in force before.
+  if (::setfsgid(gid) != static_cast<int>(gid) || ::setfsuid(uid) != static_cast<int>(uid)) {
+    return fail_errno("setfsuid", fmt::format("{}", uid), EPERM);
+  }
+  return {};
+}
+
+bool reaches(const std::string& path) {
+  return static_cast<bool>(Fd(::open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC)));
+}
+
+}  // namespace fpolicy
