@@ -40,55 +40,63 @@ MoveOutcome Mover::move(std::byte* address, std::span<PageState> pages, Moves& m
 void Mover::move_batch(const Window& window, unsigned node, Moves pending) {
   MoveOutcome& outcome = *window.outcome;
   unsigned stalls = 0;
-  for (unsigned calls = 1; !pending.empty(); ++calls) {
-    const long result = call(window, node, pending);
-    if (result == -EPERM && all_) {
-      all_ = false;
-      continue;
+  unsigned calls = 0;
+  while (!pending.empty()) {
+    // A round tries every page once; it takes one call but where pages end calls early.
+    Moves failed;
+    const std::size_t before = pending.size();
+    while (!pending.empty() && calls < most_calls) {
+      ++calls;
+      const Answer answer = call(window, node, pending, failed);
+      if (answer == Answer::refused) {
+        outcome.full.insert(node);
+        outcome.left.insert(outcome.left.end(), pending.begin(), pending.end());
+        outcome.left.insert(outcome.left.end(), failed.begin(), failed.end());
+        return;
+      }
     }
-    if (result < 0 && result != -ENOMEM) {
-      refusals_[node] = result == -EACCES ? "it is not among this process's allowed nodes (cpuset.mems)"
-                                          : errno_text(static_cast<int>(-result));
-      outcome.full.insert(node);
-      break;
-    }
-    bool no_memory = result == -ENOMEM;
-    Moves again = settle(window, node, pending, no_memory);
-    const bool progress = again.size() < pending.size();
-    pending = std::move(again);
-    if (no_memory) {
-      outcome.full.insert(node);
-      break;
-    }
-    if (pending.empty()) break;
-    if (progress) stalls = 0;
-    if (calls >= most_calls || (!progress && stalls == busy_retries_)) {
-      for (const Move& move : pending) outcome.busy += move.pages;
-      break;
-    }
+    const bool progress = failed.size() < before;
+    pending.insert(pending.end(), failed.begin(), failed.end());
+    if (pending.empty()) return;
+    if (calls == most_calls || (!progress && stalls == busy_retries_)) break;
     // Whoever holds a page mostly lets it go within milliseconds: the end of a read, a writeback.
     if (!progress) memory_.pause(std::chrono::milliseconds(1U << std::min(stalls++, 6U)));
   }
+  for (const Move& move : pending) outcome.busy += move.pages;
   outcome.left.insert(outcome.left.end(), pending.begin(), pending.end());
 }
 
-long Mover::call(const Window& window, unsigned node, const Moves& pending) {
+Mover::Answer Mover::call(const Window& window, unsigned node, Moves& pending, Moves& failed) {
   addresses_.resize(pending.size());
   for (std::size_t i = 0; i < pending.size(); ++i)
     addresses_[i] = window.address + pending[i].page * page_size_;
   nodes_.assign(pending.size(), static_cast<int>(node));
   statuses_.assign(pending.size(), untold);
-  return memory_.move(addresses_, nodes_, statuses_, all_);
+  const long result = memory_.move(addresses_, nodes_, statuses_, all_);
+  if (result == -EPERM && all_) {
+    all_ = false;
+    return Answer::done;
+  }
+  if (result < 0 && result != -ENOMEM) {
+    refusals_[node] = result == -EACCES ? "it is not among this process's allowed nodes (cpuset.mems)"
+                                        : errno_text(static_cast<int>(-result));
+    return Answer::refused;
+  }
+  const bool no_memory = settle(window, node, pending, failed) || result == -ENOMEM;
+  return no_memory ? Answer::refused : Answer::done;
 }
 
-Moves Mover::settle(const Window& window, unsigned node, const Moves& pending, bool& no_memory) {
+bool Mover::settle(const Window& window, unsigned node, Moves& pending, Moves& failed) {
   MoveOutcome& outcome = *window.outcome;
   const auto told =
       std::ranges::find_if(statuses_.rbegin(), statuses_.rend(), [](int status) { return status != untold; });
   // After a failure the kernel stops at the page it told last; what is behind that one is yet to be tried.
-  const auto tried = static_cast<std::size_t>(statuses_.rend() - told);
-  Moves open;
-  Moves failed;
+  // Where it told none it has tried all.
+  const std::size_t tried =
+      told == statuses_.rend() ? statuses_.size() : static_cast<std::size_t>(statuses_.rend() - told);
+  bool no_memory = false;
+  Moves tried_in_vain;
+  Moves untried;
   for (std::size_t i = 0; i < pending.size(); ++i) {
     const Move& move = pending[i];
     const int status = statuses_[i];
@@ -101,14 +109,17 @@ Moves Mover::settle(const Window& window, unsigned node, const Moves& pending, b
       outcome.left.push_back(move);
     } else {
       no_memory |= status == -ENOMEM;
-      (i < tried ? failed : open).push_back(move);
+      (i < tried ? tried_in_vain : untried).push_back(move);
     }
   }
-  open.insert(open.end(), failed.begin(), failed.end());
-  return open.empty() ? open : look_again(window, node, open);
+  look_again(window, node, tried_in_vain, failed);
+  pending.clear();
+  look_again(window, node, untried, pending);
+  return no_memory;
 }
 
-Moves Mover::look_again(const Window& window, unsigned node, const Moves& open) {
+void Mover::look_again(const Window& window, unsigned node, const Moves& open, Moves& left) {
+  if (open.empty()) return;
   addresses_.clear();
   for (const Move& move : open)
     for (std::uint32_t page = 0; page < move.pages; ++page)
@@ -116,7 +127,6 @@ Moves Mover::look_again(const Window& window, unsigned node, const Moves& open) 
   statuses_.assign(addresses_.size(), untold);
   (void)memory_.locate(addresses_, statuses_);
 
-  Moves again;
   const int* status = statuses_.data();
   for (const Move& move : open) {
     const std::span statuses(status, move.pages);
@@ -125,20 +135,19 @@ Moves Mover::look_again(const Window& window, unsigned node, const Moves& open) 
       return where != static_cast<int>(node) && where != -ENOENT && where != -EFAULT;
     };
     if (std::ranges::all_of(statuses, is_away)) {
-      again.push_back(move);
+      left.push_back(move);
       continue;
     }
     // The kernel has split a large folio and moved a part of it: what is left is no longer one folio.
     for (std::uint32_t page = 0; page < move.pages; ++page) {
       if (is_away(statuses[page]))
-        again.push_back({move.page + page, 1, node});
+        left.push_back({move.page + page, 1, node});
       else if (statuses[page] == static_cast<int>(node))
         put(window, move.page + page, node);
       else
         lose(window, move.page + page);
     }
   }
-  return again;
 }
 
 void Mover::put(const Window& window, std::size_t page, unsigned node) {

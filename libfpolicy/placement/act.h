@@ -49,11 +49,15 @@ class Mover {
     MoveOutcome* outcome;
   };
   void move_batch(const Window& window, unsigned node, Moves pending);
-  long call(const Window& window, unsigned node, const Moves& pending);
-  /// Enters what the last call did with `pending`; gives those that are still to be moved, best first.
-  Moves settle(const Window& window, unsigned node, const Moves& pending, bool& no_memory);
-  /// Enters where the pages of moves are whose statuses do not tell; gives those that are still to be moved.
-  Moves look_again(const Window& window, unsigned node, const Moves& open);
+  enum class Answer : std::uint8_t { done, refused };
+  /// One call for `pending`. What it left untried stays there, what it tried in vain is added to `failed`.
+  /// Refused: the node takes no more.
+  Answer call(const Window& window, unsigned node, Moves& pending, Moves& failed);
+  /// Enters what the call did. True where a status says that the node is full.
+  bool settle(const Window& window, unsigned node, Moves& pending, Moves& failed);
+  /// Enters where the pages of moves are whose statuses do not tell; adds those that are still to be moved to
+  /// `left`.
+  void look_again(const Window& window, unsigned node, const Moves& open, Moves& left);
   static void put(const Window& window, std::size_t page, unsigned node);
   static void lose(const Window& window, std::size_t page);
 

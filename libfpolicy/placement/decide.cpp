@@ -43,7 +43,7 @@ const std::vector<unsigned>& Decider::nearest(unsigned node) {
   return order;
 }
 
-Decider::Choice Decider::choose_near(std::uint64_t index, unsigned node, std::uint32_t pages) {
+Decider::Choice Decider::choose_near(unsigned node, std::uint32_t pages) {
   if (target_.nodes.contains(node)) return {};
   const std::vector<unsigned>& order = nearest(node);
   const bool into_room_only = target_.mode == Mode::prefer;
@@ -54,9 +54,10 @@ Decider::Choice Decider::choose_near(std::uint64_t index, unsigned node, std::ui
       std::size_t end = first + 1;
       while (end < order.size() && distance(node, order[end]) == distance(node, order[first])) ++end;
       const std::size_t equals = end - first;
-      for (std::size_t turn = 0; turn < equals; ++turn) {
-        const unsigned to = order[first + (index + turn) % equals];
+      for (std::size_t i = 0; i < equals; ++i) {
+        const unsigned to = order[first + (turn_ + i) % equals];
         if (full_.contains(to) || (need_room && room(to) < pages)) continue;
+        ++turn_;
         if (to < room_.size()) room_[to] -= std::min<std::uint64_t>(room_[to], pages);
         return {true, static_cast<int>(to)};
       }
@@ -70,7 +71,7 @@ Decider::Choice Decider::choose(std::uint64_t index, unsigned node, std::uint32_
   switch (target_.mode) {
     case Mode::bind:
     case Mode::prefer:
-      return choose_near(index, node, pages);
+      return choose_near(node, pages);
     case Mode::interleave: {
       const unsigned slot = target_.slots[index % target_.slots.size()];
       if (slot == node) return {};

@@ -50,10 +50,11 @@ class Planner {
 
 /// Decides for one target over a file's windows. A folio counts and moves whole, by its first page.
 ///
-/// bind: a page outside the set belongs on the nearest node of the set that has room, and on the nearest that
-/// is not known to be full where none has room (the kernel then makes some). Among nodes equally near, pages
-/// take turns by index, so that the set fills evenly. prefer: the same, but only into room: what does not fit
-/// is not misplaced. interleave: page index i belongs on slots[i % slots.size()].
+/// - bind: a page outside the set belongs on the nearest node of the set that has room, and where none has,
+/// on the
+///   nearest that is not known to be full (the kernel then makes some). Nodes equally near take turns.
+/// - prefer: the same, but only into room: what does not fit is not misplaced.
+/// - interleave: page index i belongs on slots[i % slots.size()].
 class Decider final : public Planner {
  public:
   /// `room` counts for prefer, and for bind to several nodes. What plan() places takes of it.
@@ -71,7 +72,7 @@ class Decider final : public Planner {
     int node = -1;  ///< -1: nowhere to go
   };
   [[nodiscard]] Choice choose(std::uint64_t index, unsigned node, std::uint32_t pages);
-  [[nodiscard]] Choice choose_near(std::uint64_t index, unsigned node, std::uint32_t pages);
+  [[nodiscard]] Choice choose_near(unsigned node, std::uint32_t pages);
   /// The target's nodes by distance from `node`.
   const std::vector<unsigned>& nearest(unsigned node);
   [[nodiscard]] unsigned distance(unsigned from, unsigned to) const;
@@ -81,6 +82,7 @@ class Decider final : public Planner {
   const Topology& topology_;
   Room room_;
   NodeSet full_;
+  std::uint64_t turn_ = 0;
   std::vector<std::vector<unsigned>> nearest_;
 };
 

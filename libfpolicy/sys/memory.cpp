@@ -19,6 +19,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <thread>
 
 namespace fpolicy::sys {
@@ -124,27 +125,15 @@ class SystemMemory final : public Memory {
 
   void unmap(std::byte* address, std::uint64_t length) override { ::munmap(address, length); }
 
-  std::uint64_t next_resident(int fd, const FileShape& shape, std::uint64_t offset,
-                              std::uint64_t granule) override {
+  std::uint64_t next_resident(int fd, const FileShape& shape, std::uint64_t offset, std::uint64_t granule,
+                              bool skip_holes) override {
     struct statfs filesystem{};
     if (::fstatfs(fd, &filesystem) != 0) return offset;
+    // tmpfs: every page, resident or in swap, is data, for SEEK_DATA walks the page cache itself.
     if (filesystem.f_type == TMPFS_MAGIC) return next_data(fd, shape, offset);
-    if (!cachestat_sees_all(filesystem)) return offset;
-    std::uint64_t step = granule;
-    while (offset < shape.bytes) {
-      CachestatRange range{offset, std::min(step, shape.bytes - offset)};
-      Cachestat pages{};
-      if (::syscall(cachestat_call, fd, &range, &pages, 0) != 0) return offset;
-      if (pages.cached == 0) {
-        offset += range.length;
-        if (step <= std::numeric_limits<std::uint64_t>::max() / 2) step *= 2;
-      } else if (step > granule) {
-        step = std::max(granule, step / 2 / granule * granule);
-      } else {
-        return offset;
-      }
-    }
-    return shape.bytes;
+    if (cachestat_sees_all(filesystem))
+      if (const auto next = next_cached(fd, shape, offset, granule)) return *next;
+    return skip_holes ? next_data(fd, shape, offset) : offset;
   }
 
   int residency(std::byte* address, std::span<unsigned char> pages) override {
@@ -220,7 +209,27 @@ class SystemMemory final : public Memory {
     return {};
   }
 
-  /// tmpfs: every resident page is data (and so is every page in swap), for SEEK_DATA walks the page cache.
+  /// Steps that double while nothing is cached and halve where something is. Nothing where the kernel has no
+  /// cachestat, or does not answer this caller.
+  static std::optional<std::uint64_t> next_cached(int fd, const FileShape& shape, std::uint64_t offset,
+                                                  std::uint64_t granule) {
+    std::uint64_t step = granule;
+    while (offset < shape.bytes) {
+      CachestatRange range{offset, std::min(step, shape.bytes - offset)};
+      Cachestat pages{};
+      if (::syscall(cachestat_call, fd, &range, &pages, 0) != 0) return std::nullopt;
+      if (pages.cached == 0) {
+        offset += range.length;
+        if (step <= std::numeric_limits<std::uint64_t>::max() / 2) step *= 2;
+      } else if (step > granule) {
+        step = std::max(granule, step / 2 / granule * granule);
+      } else {
+        return offset;
+      }
+    }
+    return shape.bytes;
+  }
+
   static std::uint64_t next_data(int fd, const FileShape& shape, std::uint64_t offset) {
     const off_t position = ::lseek(fd, 0, SEEK_CUR);
     const off_t data = ::lseek(fd, static_cast<off_t>(offset), SEEK_DATA);

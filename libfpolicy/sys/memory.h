@@ -39,10 +39,12 @@ class Memory {
   [[nodiscard]] virtual Result<std::byte*> map(int fd, std::uint64_t offset, std::uint64_t length,
                                                const FileShape& shape) = 0;
   virtual void unmap(std::byte* address, std::uint64_t length) = 0;
-  /// A lower bound of the next resident page's offset from `offset` on, in steps of `granule`; the file's
-  /// size if none follows. Never skips a resident page; `offset` itself where that cannot be told.
+  /// A lower bound of the next resident page's offset from `offset` on, found in steps of `granule`; the
+  /// file's size if none follows; `offset` itself where that cannot be told. Never skips a resident page, but
+  /// with `skip_holes`: then a kernel without cachestat(2) (before 6.5) skips the pages of zeros that reads
+  /// of a sparse file's holes left in the cache.
   [[nodiscard]] virtual std::uint64_t next_resident(int fd, const FileShape& shape, std::uint64_t offset,
-                                                    std::uint64_t granule) = 0;
+                                                    std::uint64_t granule, bool skip_holes) = 0;
 
   /// One byte a page, bit 0: resident. Not for hugetlbfs: mincore(2) looks at the page table only there.
   virtual int residency(std::byte* address, std::span<unsigned char> pages) = 0;

@@ -62,9 +62,11 @@ FPOLICY_API Result<bool> may_observe(int fd);
 /// no page in. The file may be truncated or deleted at any moment. `fd`: open for reading, a regular file.
 /// Without CAP_SYS_ADMIN the sizes of large folios are unknown, and interleave counts them page by page: the
 /// report's reason then says so.
-/// Errors: EINVAL not a regular file, EBADF an O_PATH descriptor, ENOTSUP a DAX file (it has no page cache)
-/// or a hugetlbfs file where userfaultfd(2) is missing, EPERM where may_observe() says no, ENODEV a file that
-/// cannot be mapped.
+/// The work follows what is resident, also in sparse files of any size; on kernels before 6.5, and on
+/// filesystems such as overlayfs, pages of zeros over a hole are no longer looked for after 16 GiB without a
+/// resident page. Errors: EINVAL not a regular file, EBADF an O_PATH descriptor, ENOTSUP a DAX file (it has
+/// no page cache) or a hugetlbfs file where userfaultfd(2) is missing, EPERM where may_observe() says no,
+/// ENODEV a file that cannot be mapped.
 FPOLICY_API Result<PlacementReport> audit_file(int fd, const Target& target, const Topology& topology,
                                                const PlacementOptions& options = {});
 
