@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// What the administrator asks of policyd: command line and /etc/fpolicy/policyd.toml.
+#pragma once
+
+#include <fpolicy/result.h>
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace fpolicy::policyd {
+
+inline constexpr const char* default_config = "/etc/fpolicy/policyd.toml";
+
+/// Every setting, with its default. policyd.toml describes each.
+struct Config {
+  std::uint64_t bandwidth_mib = 0;  ///< MiB/s that may be moved; 0: no limit
+  unsigned threads = 0;             ///< of one file's enforcement; 0: as many as processors, at most 8
+  std::chrono::seconds first_retry{1};
+  std::chrono::seconds longest_retry{300};
+  std::uint64_t walk_files_per_second = 20'000;
+  bool user_tags = true;
+  std::uint64_t user_budget_mib = 1024;  ///< MiB a minute, for each user
+  std::string rules_directory = "/etc/fpolicy/rules.d";
+
+  friend bool operator==(const Config&, const Config&) = default;
+};
+
+/// Parses the whole text or nothing; an unknown key is an error. Error: EINVAL "FILE:LINE:COLUMN: what".
+Result<Config> parse_config(std::string_view text, const std::string& file);
+
+/// Reads a file. One that is missing gives the defaults, unless `required`.
+Result<Config> load_config(const std::string& path, bool required);
+
+}  // namespace fpolicy::policyd

@@ -1,0 +1,885 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "enforcer.h"
+
+#include "journal.h"
+
+#include <fpolicy/tree.h>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace fpolicy::policyd {
+namespace {
+
+using Clock = Work::Clock;
+using namespace std::chrono_literals;
+
+/// A write to cgroup.procs seldom comes alone.
+constexpr auto debounce = 3ms;
+
+/// Directory tags are remembered at most this long after a directory was renamed or retagged behind our back.
+constexpr auto longest_lookup = 10s;
+
+/// Files met and page runs remembered: some 4 MiB and 1.5 MiB at most.
+constexpr std::size_t most_known = 16'384;
+constexpr std::size_t most_runs = 65'536;
+
+/// Lookups remembered, of files without a policy as well: some 2 MiB at most.
+constexpr std::size_t most_cached = 16'384;
+
+/// Paths of changed files that wait: some 10 MiB at most.
+constexpr std::size_t most_waiting_paths = 65'536;
+
+/// Cgroups whose moves are counted one by one.
+constexpr std::size_t most_counted = 4096;
+
+/// After a move, files that others map are looked at as well; this takes at most 1/16 of the worker's time.
+constexpr auto sweep_delay = 300ms;
+constexpr int sweep_share = 16;
+
+const std::uint64_t page_bytes = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+
+std::int64_t birth_of(int fd) {
+  struct statx status{};
+  if (::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BTIME, &status) != 0 ||
+      (status.stx_mask & STATX_BTIME) == 0) {
+    return 0;
+  }
+  return status.stx_btime.tv_sec * 1'000'000'000 + status.stx_btime.tv_nsec;
+}
+
+/// The file's path, if it leads to the file from here, too: what readlink tells of a file of another mount
+/// namespace is its path there.
+std::string verified_path(int fd, const struct stat& status) {
+  auto path = path_of(fd);
+  struct stat found{};
+  if (!path || ::lstat(path->c_str(), &found) != 0 || found.st_dev != status.st_dev ||
+      found.st_ino != status.st_ino) {
+    return {};
+  }
+  return std::move(*path);
+}
+
+/// A user's placement holds within the nodes of the job only.
+Target confine(Target target, const NodeSet& allowed) {
+  target.nodes = target.nodes & allowed;
+  std::erase_if(target.slots, [&allowed](unsigned node) { return !allowed.contains(node); });
+  return target;
+}
+
+/// For reading: through the descriptor, not a path. Non-blocking: a lease that somebody holds is not waited
+/// for.
+Result<Fd> open_for_reading(int fd, const std::string& path) {
+  Fd file(::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!file) return fail_errno("open", path);
+  return file;
+}
+
+std::string cgroup_name(const std::string& path) {
+  return "/" + path;
+}
+
+bool is_below(const std::string& path, const std::string& directory) {
+  if (directory == "/") return path.starts_with('/');
+  return path.size() > directory.size() && path.starts_with(directory) && path[directory.size()] == '/';
+}
+
+std::string key_name(std::string_view kind, const FileKey& key) {
+  return fmt::format("{}:{}:{}", kind, key.device, key.inode);
+}
+
+}  // namespace
+
+/// One round over files, each looked at once.
+struct Enforcer::Pass {
+  Priority priority = Priority::background;
+  /// By user (whose tags are trusted depends on who maps), and by the superblock's device.
+  std::unordered_map<uid_t, std::unordered_set<FileKey, FileKeyHash>> mapped_seen;
+  std::unordered_set<FileKey, FileKeyHash> seen;
+  std::string below;  ///< only files below this directory
+  EachApplied each;
+  EachError error;
+  std::uint64_t files = 0;
+  std::uint64_t moved = 0;
+  std::uint64_t misplaced = 0;
+  /// The walk of a tree keeps to a rate.
+  std::uint64_t walked = 0;
+  Clock::time_point walk_began;
+
+  void add(const Applied& applied) {
+    ++files;
+    moved += applied.moved_pages;
+    misplaced += applied.misplaced_pages;
+    if (each) each(applied);
+  }
+};
+
+/// An enforcement under way. Urgent work that runs in its pauses may find that the same file's policy has
+/// changed: then the rest of the outer one is out of date.
+struct Enforcer::Frame {
+  Frame(Enforcer* its_enforcer, const FileKey& its_key, const std::string& path)
+      : enforcer(its_enforcer), key(its_key) {
+    for (Frame* outer : enforcer->frames_) outer->superseded = outer->superseded || outer->key == key;
+    enforcer->frames_.push_back(this);
+    const std::scoped_lock lock(enforcer->activity_mutex_);
+    outer_activity = std::exchange(enforcer->activity_, Activity{.path = path, .since = Clock::now()});
+  }
+  ~Frame() {
+    enforcer->frames_.pop_back();
+    const std::scoped_lock lock(enforcer->activity_mutex_);
+    enforcer->activity_ = std::move(outer_activity);
+  }
+  Frame(const Frame&) = delete;
+  Frame& operator=(const Frame&) = delete;
+
+  Enforcer* enforcer;
+  FileKey key;
+  bool superseded = false;
+  bool over_budget = false;
+  std::optional<Activity> outer_activity;
+};
+
+Enforcer::Enforcer(const Parts& parts, const Config& config)
+    : parts_(parts),
+      config_(config),
+      bandwidth_(config.bandwidth_mib << 20U, 1s, Clock::now()),
+      budgets_(config.user_budget_mib),
+      known_(most_known, most_runs),
+      cache_(most_cached),
+      lookups_since_(Clock::now()) {
+  parts_.resolver->set_user_tags(config.user_tags);
+}
+
+// Scheduling.
+
+void Enforcer::schedule_move(const CgroupChange& change) {
+  if (change.kind == CgroupChange::Kind::unknown) {
+    schedule_all_jobs(100ms);
+    return;
+  }
+  const bool is_attach = change.kind == CgroupChange::Kind::attach;
+  const bool fits =
+      parts_.queue->push({.priority = Priority::move,
+                          .key = fmt::format("{}:{}", is_attach ? "attach" : "mems", change.cgroup),
+                          .due = Clock::now() + debounce,
+                          .run = [this, change] { job_moved(change); }});
+  if (!fits) schedule_all_jobs(100ms);
+}
+
+void Enforcer::schedule_all_jobs(std::chrono::milliseconds delay) {
+  parts_.queue->push({.priority = Priority::tag, .key = "all", .due = Clock::now() + delay, .run = [this] {
+                        ++parts_.counters->rescans;
+                        Pass pass;
+                        pass.priority = Priority::tag;
+                        all_jobs(pass);
+                      }});
+}
+
+void Enforcer::schedule_start() {
+  schedule_all_jobs();
+  parts_.queue->push({.priority = Priority::background, .key = "catalogue", .due = {}, .run = [this] {
+                        Pass pass;
+                        catalogue(pass);
+                      }});
+}
+
+void Enforcer::schedule_changed_paths(std::vector<std::string> paths) {
+  // More than this waits: one pass over everything costs no more, and remembers nothing.
+  const std::size_t count = paths.size();
+  if (waiting_paths_ + count > most_waiting_paths) {
+    schedule_start();
+    return;
+  }
+  waiting_paths_ += count;
+  const auto shared = std::make_shared<const std::vector<std::string>>(std::move(paths));
+  // Each call is work of its own: a second change may come while the first is worked on.
+  const bool fits = parts_.queue->push({.priority = Priority::tag,
+                                        .key = fmt::format("changed:{}", ++changes_),
+                                        .due = {},
+                                        .run = [this, shared] {
+                                          waiting_paths_ -= shared->size();
+                                          forget_lookups();
+                                          Pass pass;
+                                          pass.priority = Priority::tag;
+                                          for (const std::string& path : *shared) changed_path(path, pass);
+                                        }});
+  if (fits) return;
+  waiting_paths_ -= count;
+  schedule_start();
+}
+
+void Enforcer::schedule_changed_files(std::vector<Fd> files, Asker asker, std::function<void()> done) {
+  const auto shared = std::make_shared<const std::vector<Fd>>(std::move(files));
+  const bool fits = parts_.queue->push({.priority = Priority::tag,
+                                        .key = fmt::format("changed:{}", ++changes_),
+                                        .due = {},
+                                        .run = [this, shared, asker = std::move(asker), done] {
+                                          forget_lookups();
+                                          Pass pass;
+                                          pass.priority = Priority::tag;
+                                          for (const Fd& file : *shared) {
+                                            if (!breathe(pass.priority)) break;
+                                            ++parts_.counters->tag_changes;
+                                            open_file(file.get(), "", asker, pass, true);
+                                          }
+                                          done();
+                                        }});
+  if (fits) return;
+  schedule_all_jobs(1s);
+  done();
+}
+
+void Enforcer::schedule_config(const Config& config) {
+  parts_.queue->push({.priority = Priority::request, .key = "config", .due = {}, .run = [this, config] {
+                        if (config.bandwidth_mib != config_.bandwidth_mib) {
+                          bandwidth_ = Bucket(config.bandwidth_mib << 20U, 1s, Clock::now());
+                        }
+                        if (config.user_budget_mib != config_.user_budget_mib) {
+                          budgets_ = UserBudgets(config.user_budget_mib);
+                        }
+                        config_ = config;
+                        parts_.resolver->set_user_tags(config.user_tags);
+                        forget_lookups();
+                      }});
+}
+
+void Enforcer::schedule_rules_changed() {
+  parts_.queue->push({.priority = Priority::request, .key = "rules", .due = {}, .run = [this] {
+                        forget_lookups();
+                        schedule_all_jobs();
+                      }});
+}
+
+void Enforcer::schedule_retry(const FileKey& key, std::chrono::milliseconds delay) {
+  parts_.queue->push({.priority = Priority::background,
+                      .key = key_name("retry", key),
+                      .due = Clock::now() + delay,
+                      .run = [this, key] { retry(key); }});
+}
+
+void Enforcer::schedule_sweep() {
+  const auto due = std::max(Clock::now() + sweep_delay, swept_ + sweep_took_ * sweep_share);
+  parts_.queue->push({.priority = Priority::tag, .key = "sweep", .due = due, .run = [this] { sweep(); }});
+}
+
+// Pauses.
+
+void Enforcer::run_urgent(Priority than) {
+  while (const auto work = parts_.queue->pop_urgent(than)) work->run();
+}
+
+bool Enforcer::breathe(Priority priority) {
+  run_urgent(priority);
+  return !parts_.queue->closed();
+}
+
+std::optional<Enforcer::Activity> Enforcer::activity() const {
+  const std::scoped_lock lock(activity_mutex_);
+  return activity_;
+}
+
+void Enforcer::forget_lookups() {
+  parts_.resolver->invalidate();
+  cache_.invalidate();
+  lookups_since_ = Clock::now();
+}
+
+// Rounds.
+
+void Enforcer::job_moved(const CgroupChange& change) {
+  const bool is_attach = change.kind == CgroupChange::Kind::attach;
+  ++(is_attach ? parts_.counters->attaches : parts_.counters->moves);
+  if (moves_of_.size() < most_counted || moves_of_.contains(change.cgroup)) ++moves_of_[change.cgroup];
+  Pass pass;
+  pass.priority = Priority::move;
+  const auto walked = parts_.cgroups->walk(change.cgroup, !is_attach,
+                                           [&](const std::string& /*path*/, const std::vector<pid_t>& pids) {
+                                             for (const pid_t pid : pids) process(pid, pass);
+                                             return !parts_.queue->closed();
+                                           });
+  // A cgroup that is gone took its processes along; their pages are looked at below.
+  if (!walked && walked.error().code != ENOENT) report_error(walked.error());
+  if (pass.files > 0) {
+    Event event;
+    event.kind = is_attach ? EventKind::attach : EventKind::move;
+    event.cgroup = cgroup_name(change.cgroup);
+    event.moved_pages = pass.moved;
+    event.misplaced_pages = pass.misplaced;
+    event.message = fmt::format("{} files with a policy", pass.files);
+    parts_.events->add(std::move(event));
+  }
+  // The kernel moved what the process mapped when it was attached: by now it may have started another program
+  // or ended.
+  if (known_.size() > pass.files) schedule_sweep();
+}
+
+void Enforcer::all_jobs(Pass& pass) {
+  const auto pids = list_processes();
+  if (!pids) {
+    report_error(pids.error());
+    return;
+  }
+  for (const pid_t pid : *pids) {
+    process(pid, pass);
+    if (!breathe(pass.priority)) return;
+  }
+}
+
+void Enforcer::catalogue(Pass& pass) {
+  // Each call may take long: the store lets its lock go meanwhile.
+  const auto status = parts_.records->for_each("", [&](const TagRecord& record) {
+    if (!breathe(pass.priority)) return false;
+    auto file = parts_.identifier->open(record.identity, record.path);
+    if (!file) {
+      // Not mounted, deleted, replaced: nothing of it is in memory under this record.
+      if (pass.error && file.error().code != ESTALE && file.error().code != ENODEV) {
+        pass.error(record.path, file.error());
+      }
+      return true;
+    }
+    struct stat found{};
+    if (::fstat(file->get(), &found) != 0) return true;
+    if (S_ISDIR(found.st_mode)) {
+      const std::string path = verified_path(file->get(), found);
+      if (!path.empty()) tree(path, pass);
+    } else {
+      open_file(file->get(), "", std::nullopt, pass, false);
+    }
+    return true;
+  });
+  if (!status) report_error(status.error());
+}
+
+void Enforcer::sweep() {
+  const auto began = Clock::now();
+  Pass pass;
+  pass.priority = Priority::tag;
+  for (const FileKey& key : known_.keys()) {
+    if (!breathe(pass.priority)) return;
+    const KnownFile* known = known_.find(key);
+    if (known == nullptr) continue;
+    const auto file = reopen(*known);
+    if (!file) {
+      if (!known->mapped && known->path.empty()) known_.erase(key);
+      continue;
+    }
+    Subject subject{.fd = file->get(),
+                    .key = key,
+                    .path = "",
+                    .uid = known->uid,
+                    .allowed = known->allowed,
+                    .mapped = known->mapped,
+                    .priority = pass.priority};
+    if (::fstat(subject.fd, &subject.status) != 0) continue;
+    if (const auto effective = lookup(subject)) pass.add(enforce(subject, *effective));
+  }
+  swept_ = Clock::now();
+  sweep_took_ = swept_ - began;
+}
+
+void Enforcer::retry(const FileKey& key) {
+  const KnownFile* known = known_.find(key);
+  if (known == nullptr || known->backoff == 0ms) return;
+  ++parts_.counters->retries;
+  const auto file = reopen(*known);
+  if (!file) {
+    // Unmounted or deleted, or its last process has ended: there is nothing left to try.
+    known_.clear_backoff(key);
+    waiting_for_retry_ = known_.waiting();
+    return;
+  }
+  Subject subject{.fd = file->get(),
+                  .key = key,
+                  .path = "",
+                  .uid = known->uid,
+                  .allowed = known->allowed,
+                  .mapped = known->mapped,
+                  .priority = Priority::background};
+  if (::fstat(subject.fd, &subject.status) != 0) return;
+  if (const auto effective = lookup(subject)) {
+    const Applied applied = enforce(subject, *effective);
+    if (applied.moved_pages > 0) report(EventKind::retry, "", fmt::format("{}: tried again", applied.path));
+  } else {
+    known_.erase(key);
+    waiting_for_retry_ = known_.waiting();
+  }
+}
+
+Result<Fd> Enforcer::reopen(const KnownFile& file) const {
+  const auto is_it = [&file](int fd) {
+    struct stat status{};
+    return ::fstat(fd, &status) == 0 && FileKey{status.st_dev, status.st_ino} == file.key &&
+           birth_of(fd) == file.birth_ns;
+  };
+  if (!file.path.empty()) {
+    Fd fd(::open(file.path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    if (fd && is_it(fd.get())) return fd;
+  }
+  if (file.mapped) {
+    auto process = Process::open(file.mapped->pid);
+    if (process) {
+      auto fd = process->open_mapped(file.mapped->mapping);
+      if (fd && is_it(fd->get())) return std::move(*fd);
+    }
+  }
+  return fail_errno("open", file.path, ENOENT);
+}
+
+void Enforcer::process(pid_t pid, Pass& pass) {
+  // A process that ends while we look is no error.
+  const auto process = Process::open(pid);
+  if (!process) return;
+  const auto mappings = process->file_mappings();
+  if (!mappings) {
+    if (mappings.error().code != ESRCH && mappings.error().code != EACCES && mappings.error().code != EPERM) {
+      report_error(mappings.error());
+    }
+    return;
+  }
+  if (mappings->empty()) return;
+  const auto status = process->status();
+  if (!status) return;
+  if (const auto refreshed = parts_.mounts->refresh(); !refreshed) report_error(refreshed.error());
+  FileMapping last;
+  for (const FileMapping& mapping : *mappings) {
+    // The segments of one library lie side by side.
+    const bool is_same =
+        mapping.device == last.device && mapping.inode == last.inode && mapping.start == last.end;
+    last = mapping;
+    if (is_same || !parts_.mounts->contains(mapping.device)) continue;
+    if (parts_.mounts->numbers_are_unique(mapping.device) &&
+        !pass.mapped_seen[status->uid].insert({mapping.device, mapping.inode}).second) {
+      continue;
+    }
+    mapped_file(*process, *status, mapping, pass);
+    if (!breathe(pass.priority)) return;
+  }
+}
+
+void Enforcer::mapped_file(const Process& process, const ProcessStatus& status, const FileMapping& mapping,
+                           Pass& pass) {
+  const auto file = process.open_mapped(mapping);
+  if (!file) return;
+  Subject subject{.fd = file->get(),
+                  .key = {},
+                  .path = "",
+                  .uid = status.uid,
+                  .allowed = status.allowed_nodes,
+                  .mapped = MappedAt{.pid = process.pid(), .mapping = mapping},
+                  .priority = pass.priority};
+  if (::fstat(subject.fd, &subject.status) != 0 || !S_ISREG(subject.status.st_mode)) return;
+  subject.key = {.device = subject.status.st_dev, .inode = subject.status.st_ino};
+  if (pass.seen.contains(subject.key)) return;
+  const auto effective = lookup(subject);
+  if (!effective || (!pass.below.empty() && !is_below(subject.path, pass.below))) return;
+  pass.seen.insert(subject.key);
+  pass.add(enforce(subject, *effective));
+}
+
+void Enforcer::changed_path(const std::string& path, Pass& pass) {
+  if (!breathe(pass.priority)) return;
+  ++parts_.counters->tag_changes;
+  if (!open_path(path, pass, true)) return;
+  // A directory: the files that somebody maps first, then all others.
+  Pass mapped;
+  mapped.priority = pass.priority;
+  mapped.below = path;
+  mapped.each = pass.each;
+  mapped.error = pass.error;
+  all_jobs(mapped);
+  pass.seen.insert(mapped.seen.begin(), mapped.seen.end());
+  tree(path, pass);
+}
+
+/// Enforces a file. True where the path is a directory's.
+bool Enforcer::open_path(const std::string& path, Pass& pass, bool is_asked_for) {
+  const auto file = open_named(path, false);
+  if (!file) {
+    if (pass.error) pass.error(path, file.error());
+    return false;
+  }
+  if (S_ISDIR(file->mode)) return true;
+  open_file(file->fd.get(), file->path, std::nullopt, pass, is_asked_for);
+  return false;
+}
+
+void Enforcer::tree(const std::string& path, Pass& pass) {
+  auto root = open_named(path, false);
+  if (!root) {
+    if (pass.error) pass.error(path, root.error());
+    return;
+  }
+  TreeOptions options;
+  options.threads = 1;
+  pass.walk_began = Clock::now();
+  pass.walked = 0;
+  TreeVisitor visitor;
+  visitor.visit = [](const TreeEntry& entry, std::string& output) {
+    if (entry.directory) return;
+    output.append(entry.file.path).push_back('\0');
+  };
+  visitor.emit = [&](std::string_view names) {
+    while (!names.empty()) {
+      const auto end = names.find('\0');
+      const std::string name(names.substr(0, end));
+      names.remove_prefix(end == std::string_view::npos ? names.size() : end + 1);
+      if (!breathe(pass.priority)) return false;
+      open_path(name, pass, false);
+      // Ahead of the rate by 50 ms: wait.
+      const auto due = pass.walk_began +
+                       std::chrono::microseconds(++pass.walked * 1'000'000 / config_.walk_files_per_second);
+      while (due > Clock::now() + 50ms && !parts_.queue->closed()) {
+        parts_.queue->pause(pass.priority, due);
+        run_urgent(pass.priority);
+      }
+    }
+    return !parts_.queue->closed();
+  };
+  visitor.error = [&](std::string_view name, const Error& error) {
+    log_line(Level::warning, fmt::format("{}: {}", name, error.message));
+  };
+  walk_tree(std::move(*root), options, visitor);
+}
+
+void Enforcer::open_file(int fd, const std::string& path, const std::optional<Asker>& asker, Pass& pass,
+                         bool is_asked_for) {
+  Subject subject{.fd = fd,
+                  .key = {},
+                  .path = path,
+                  .uid = 0,
+                  .allowed = parts_.topology->memory,
+                  .mapped = std::nullopt,
+                  .priority = pass.priority};
+  if (::fstat(fd, &subject.status) != 0 || !S_ISREG(subject.status.st_mode)) return;
+  subject.key = {.device = subject.status.st_dev, .inode = subject.status.st_ino};
+  if (!pass.seen.insert(subject.key).second) return;
+  subject.uid = subject.status.st_uid;
+  if (asker) subject.allowed = asker->allowed;
+  // Whose job: the last that was seen to map it.
+  if (const KnownFile* known = known_.find(subject.key);
+      known != nullptr && known->mapped && known->birth_ns == birth_of(fd)) {
+    subject.uid = known->uid;
+    subject.allowed = known->allowed;
+    subject.mapped = known->mapped;
+  }
+  const auto effective = lookup(subject);
+  if (effective) {
+    pass.add(enforce(subject, *effective));
+  } else {
+    known_.erase(subject.key);
+    if (is_asked_for && pass.each) pass.each({.path = subject.path, .policy = "", .reason = ""});
+  }
+}
+
+// One file.
+
+std::shared_ptr<const Effective> Enforcer::lookup(Subject& subject) {
+  if (Clock::now() - lookups_since_ > longest_lookup) forget_lookups();
+  const timespec& changed = subject.status.st_ctim;
+  const PolicyCache::Key key{.device = subject.key.device,
+                             .inode = subject.key.inode,
+                             .ctime_ns = changed.tv_sec * 1'000'000'000 + changed.tv_nsec,
+                             .job_uid = subject.uid};
+  auto effective = cache_.find(key);
+  if (!effective || effective->source != Source::none) {
+    if (subject.path.empty()) subject.path = verified_path(subject.fd, subject.status);
+  }
+  if (!effective) {
+    const auto generation = cache_.generation();
+    FileRef file;
+    file.fd = subject.fd;
+    file.path = subject.path;
+    auto resolved = parts_.resolver->resolve(file, subject.path, subject.uid);
+    if (!resolved) {
+      report_error(resolved.error());
+      return nullptr;
+    }
+    effective = std::make_shared<const Effective>(std::move(*resolved));
+    cache_.insert(key, effective, generation);
+  }
+  return effective->source == Source::none ? nullptr : effective;
+}
+
+PlacementOptions Enforcer::options(Subject& subject, bool is_users, Frame& frame) {
+  PlacementOptions options;
+  options.threads = config_.threads;
+  options.after_window = [this, &subject, is_users, &frame](std::uint64_t moved_pages) {
+    const std::uint64_t bytes = moved_pages * page_bytes;
+    if (config_.bandwidth_mib > 0) bandwidth_.take(bytes, Clock::now());
+    if (is_users) budgets_.take(subject.uid, bytes, Clock::now());
+    run_urgent(subject.priority);
+    while (config_.bandwidth_mib > 0 && !parts_.queue->closed()) {
+      const auto ready = bandwidth_.ready(Clock::now());
+      if (ready <= Clock::now()) break;
+      parts_.queue->pause(subject.priority, ready);
+      run_urgent(subject.priority);
+    }
+    if (is_users && budgets_.ready(subject.uid, Clock::now()) > Clock::now()) frame.over_budget = true;
+    return !frame.superseded && !frame.over_budget && !parts_.queue->closed();
+  };
+  return options;
+}
+
+Applied Enforcer::enforce(Subject& subject, const Effective& effective) {
+  Applied applied;
+  applied.path = subject.path;
+  applied.policy = effective.text;
+  if (effective.unsupported) {
+    applied.state = FileState::unsupported;
+    applied.reason = fmt::format("{}: not understood", effective.origin);
+    settle(subject, applied, false, std::nullopt);
+    return applied;
+  }
+  // A rule that says "none", or a tag that wants nothing of its pages.
+  if (!effective.policy) return applied;
+  const Policy& policy = *effective.policy;
+  if (policy.has_placement()) return place(subject, effective, std::move(applied));
+  if (policy.migrate != Migrate::yes) return stay(subject, effective, std::move(applied));
+  applied.state = FileState::ok;
+  return applied;
+}
+
+Applied Enforcer::place(Subject& subject, const Effective& effective, Applied applied) {
+  const bool is_users = effective.from_user;
+  auto target = evaluate_placement(*effective.policy, *parts_.topology, subject.allowed);
+  if (target && is_users) {
+    *target = confine(std::move(*target), subject.allowed);
+    if (target->nodes.empty()) target = fail(ENODEV, "a user's placement outside the nodes of the job");
+  }
+  if (!target) {
+    applied.state = FileState::unsatisfiable;
+    applied.reason = target.error().message;
+    settle(subject, applied, false, std::nullopt);
+    return applied;
+  }
+  if (is_users && budgets_.ready(subject.uid, Clock::now()) > Clock::now()) {
+    ++parts_.counters->budget_deferrals;
+    applied.state = FileState::misplaced;
+    applied.reason = fmt::format("the budget of user {} is used up for now", subject.uid);
+    settle(subject, applied, true, std::nullopt);
+    return applied;
+  }
+  const auto file = open_for_reading(subject.fd, subject.path);
+  if (!file) {
+    applied.reason = file.error().message;
+    report_error(file.error());
+    return applied;
+  }
+  Frame frame(this, subject.key, subject.path);
+  const auto report = enforce_file(file->get(), *target, *parts_.topology, options(subject, is_users, frame));
+  if (!report) {
+    applied.reason = report.error().message;
+    report_error(report.error());
+    return applied;
+  }
+  applied.resident_pages = report->residency.resident_pages;
+  applied.moved_pages = report->moved_pages;
+  applied.misplaced_pages = report->misplaced_pages;
+  applied.state = report->misplaced_pages > 0 ? FileState::misplaced : FileState::ok;
+  applied.reason = report->reason;
+  parts_.counters->pages_moved += report->moved_pages;
+  if (frame.over_budget) {
+    // The report covers what was looked at until then.
+    ++parts_.counters->budget_deferrals;
+    applied.state = FileState::misplaced;
+    applied.reason = fmt::format("the budget of user {} is used up for now", subject.uid);
+  }
+  if (!frame.superseded) settle(subject, applied, is_users, std::nullopt);
+  return applied;
+}
+
+Applied Enforcer::stay(Subject& subject, const Effective& effective, Applied applied) {
+  applied.state = FileState::ok;
+  // Nobody takes the pages of a file along that nobody maps.
+  const KnownFile* known = known_.find(subject.key);
+  if (!subject.mapped && known == nullptr) return applied;
+  const auto file = open_for_reading(subject.fd, subject.path);
+  if (!file) {
+    applied.reason = file.error().message;
+    report_error(file.error());
+    return applied;
+  }
+  const bool is_users = effective.from_user;
+  std::vector<PageRun> home;
+  if (known != nullptr && known->home && known->birth_ns == birth_of(subject.fd)) {
+    home = *known->home;
+    // A user's file does not leave the nodes of the job.
+    if (is_users)
+      std::erase_if(home, [&](const PageRun& run) { return !subject.allowed.contains(run.node); });
+  }
+  std::vector<PageRun> now;
+  Frame frame(this, subject.key, subject.path);
+  PlacementOptions choice = options(subject, is_users, frame);
+  choice.runs = &now;
+  const auto report = home.empty() ? audit_file(file->get(), Target{}, *parts_.topology, choice)
+                                   : return_home(file->get(), home, *parts_.topology, choice);
+  if (!report) {
+    applied.reason = report.error().message;
+    report_error(report.error());
+    return applied;
+  }
+  applied.resident_pages = report->residency.resident_pages;
+  applied.moved_pages = report->moved_pages;
+  applied.misplaced_pages = report->misplaced_pages;
+  applied.state = report->misplaced_pages > 0 ? FileState::misplaced : FileState::ok;
+  applied.reason = report->reason;
+  parts_.counters->pages_returned += report->moved_pages;
+  if (frame.superseded) return applied;
+  // Pages that are still astray must not be taken for being at home.
+  const bool is_whole = report->misplaced_pages == 0 && !frame.over_budget;
+  settle(subject, applied, is_users, is_whole || home.empty() ? std::move(now) : std::move(home));
+  return applied;
+}
+
+void Enforcer::settle(const Subject& subject, const Applied& applied, bool is_users,
+                      std::optional<std::vector<PageRun>> home) {
+  ++parts_.counters->files_enforced;
+  const KnownFile* before = known_.find(subject.key);
+  const bool is_news = applied.moved_pages > 0 || before == nullptr || before->state != applied.state ||
+                       before->policy != applied.policy || before->reason != applied.reason;
+  const auto waited = before == nullptr ? 0ms : before->backoff;
+  KnownFile file{.key = subject.key,
+                 .birth_ns = birth_of(subject.fd),
+                 .path = subject.path,
+                 .mapped = subject.mapped,
+                 .uid = subject.uid,
+                 .allowed = subject.allowed,
+                 .policy = applied.policy,
+                 .state = applied.state,
+                 .misplaced_pages = applied.misplaced_pages,
+                 .reason = applied.reason,
+                 .home = std::move(home)};
+  if (applied.state == FileState::misplaced) {
+    using std::chrono::milliseconds;
+    file.backoff = waited == 0ms || applied.moved_pages > 0
+                       ? milliseconds(config_.first_retry)
+                       : std::min<milliseconds>(waited * 2, config_.longest_retry);
+    auto delay = file.backoff;
+    if (is_users) {
+      const auto ready = budgets_.ready(subject.uid, Clock::now());
+      const auto most = Clock::now() + config_.longest_retry;
+      delay = std::max(delay, std::chrono::ceil<milliseconds>(std::min(ready, most) - Clock::now()));
+    }
+    schedule_retry(subject.key, delay);
+  }
+  known_.put(std::move(file));
+  waiting_for_retry_ = known_.waiting();
+  if (!is_news) return;
+  Event event;
+  event.kind = EventKind::enforce;
+  event.path = applied.path;
+  event.policy = applied.policy;
+  event.moved_pages = applied.moved_pages;
+  event.misplaced_pages = applied.misplaced_pages;
+  if (!applied.reason.empty()) event.message = applied.reason;
+  parts_.events->add(std::move(event));
+}
+
+// Requests.
+
+void Enforcer::apply_everything(const EachApplied& each, const EachError& error) {
+  forget_lookups();
+  Pass pass;
+  pass.priority = Priority::request;
+  pass.each = each;
+  pass.error = error;
+  all_jobs(pass);
+  catalogue(pass);
+}
+
+void Enforcer::apply_paths(const std::vector<std::string>& paths, const EachApplied& each,
+                           const EachError& error) {
+  forget_lookups();
+  Pass pass;
+  pass.priority = Priority::request;
+  pass.each = each;
+  pass.error = error;
+  for (const std::string& path : paths) {
+    if (!breathe(pass.priority)) return;
+    if (open_path(path, pass, true)) tree(path, pass);
+  }
+}
+
+void Enforcer::apply_files(const std::vector<Fd>& files, const Asker& asker, const EachApplied& each,
+                           const EachError& error) {
+  forget_lookups();
+  Pass pass;
+  pass.priority = Priority::request;
+  pass.each = each;
+  pass.error = error;
+  for (const Fd& file : files) {
+    if (!breathe(pass.priority)) return;
+    open_file(file.get(), "", asker, pass, true);
+  }
+}
+
+Result<std::vector<JobInfo>> Enforcer::jobs() {
+  std::vector<JobInfo> jobs;
+  if (parts_.cgroups == nullptr) return fail(ENODEV, "cgroup2: not mounted");
+  const auto walked =
+      parts_.cgroups->walk("", true, [&](const std::string& path, const std::vector<pid_t>& pids) {
+        JobInfo job;
+        std::unordered_set<FileKey, FileKeyHash> seen;
+        for (const pid_t pid : pids) {
+          const auto process = Process::open(pid);
+          if (!process) continue;
+          const auto mappings = process->file_mappings();
+          const auto status = process->status();
+          if (!mappings || !status) continue;
+          if (!mappings->empty()) ++job.processes;
+          for (const FileMapping& mapping : *mappings) {
+            if (!parts_.mounts->contains(mapping.device) ||
+                !seen.insert({mapping.device, mapping.inode}).second) {
+              continue;
+            }
+            const auto file = process->open_mapped(mapping);
+            if (!file) continue;
+            Subject subject{.fd = file->get(),
+                            .key = {},
+                            .path = "",
+                            .uid = status->uid,
+                            .allowed = {},
+                            .mapped = std::nullopt};
+            if (::fstat(subject.fd, &subject.status) != 0 || !S_ISREG(subject.status.st_mode)) continue;
+            subject.key = {.device = subject.status.st_dev, .inode = subject.status.st_ino};
+            const auto effective = lookup(subject);
+            if (!effective || !effective->policy) continue;
+            ++job.tagged_files;
+            if (const KnownFile* known = known_.find(subject.key))
+              job.misplaced_pages += known->misplaced_pages;
+          }
+        }
+        run_urgent(Priority::request);
+        if (job.tagged_files == 0) return !parts_.queue->closed();
+        job.cgroup = cgroup_name(path);
+        if (const auto mems = parts_.cgroups->effective_mems(path); mems && mems->has_value()) {
+          job.mems = mems->value().format();
+        }
+        if (const auto moves = moves_of_.find(path); moves != moves_of_.end()) job.moves = moves->second;
+        jobs.push_back(std::move(job));
+        return !parts_.queue->closed();
+      });
+  if (!walked) return tl::unexpected(walked.error());
+  return jobs;
+}
+
+void Enforcer::report(EventKind kind, const std::string& cgroup, const std::string& message) {
+  Event event;
+  event.kind = kind;
+  if (!cgroup.empty()) event.cgroup = cgroup;
+  event.message = message;
+  parts_.events->add(std::move(event));
+}
+
+void Enforcer::report_error(const Error& error) {
+  ++parts_.counters->errors;
+  log_line(Level::error, error.message);
+  report(EventKind::error, "", error.message);
+}
+
+}  // namespace fpolicy::policyd
