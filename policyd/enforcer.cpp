@@ -740,8 +740,10 @@ void Enforcer::settle(const Subject& subject, const Applied& applied, bool is_us
                       std::optional<std::vector<PageRun>> home) {
   ++parts_.counters->files_enforced;
   const KnownFile* before = known_.find(subject.key);
-  const bool is_news = applied.moved_pages > 0 || before == nullptr || before->state != applied.state ||
-                       before->policy != applied.policy || before->reason != applied.reason;
+  // What is in order and was not out of order before is no news.
+  const auto state_before = before == nullptr ? FileState::ok : before->state;
+  const bool is_news = applied.moved_pages > 0 || state_before != applied.state ||
+                       (before != nullptr && before->reason != applied.reason);
   const auto waited = before == nullptr ? 0ms : before->backoff;
   KnownFile file{.key = subject.key,
                  .birth_ns = birth_of(subject.fd),
@@ -873,6 +875,14 @@ void Enforcer::report(EventKind kind, const std::string& cgroup, const std::stri
   event.kind = kind;
   if (!cgroup.empty()) event.cgroup = cgroup;
   event.message = message;
+  parts_.events->add(std::move(event));
+}
+
+void Enforcer::report_tags(const std::string& first, std::size_t count) {
+  Event event;
+  event.kind = EventKind::tag;
+  event.path = first;
+  if (count > 1) event.message = fmt::format("and {} others", count - 1);
   parts_.events->add(std::move(event));
 }
 

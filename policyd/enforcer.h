@@ -146,6 +146,7 @@ class Enforcer {
   void schedule_sweep();
   void forget_lookups();
   void report(EventKind kind, const std::string& cgroup, const std::string& message);
+  void report_tags(const std::string& first, std::size_t count);
   void report_error(const Error& error);
 
   Parts parts_;
