@@ -334,6 +334,8 @@ std::string Identifier::Impl::device_node(const Filesystem& filesystem) const {
 Identifier::Identifier(std::string root)
     : impl_(std::make_unique<Impl>(root == "/" ? std::string() : std::move(root))) {}
 Identifier::~Identifier() = default;
+Identifier::Identifier(Identifier&&) noexcept = default;
+Identifier& Identifier::operator=(Identifier&&) noexcept = default;
 
 Result<FileIdentity> Identifier::identify(const FileRef& file) {
   const auto status = sys::file_status(file);

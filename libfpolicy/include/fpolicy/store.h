@@ -62,6 +62,8 @@ class FPOLICY_API Identifier {
   /// `root`: where proc, sys and dev are looked for; "/" but in tests.
   explicit Identifier(std::string root = "/");
   ~Identifier();
+  Identifier(Identifier&&) noexcept;
+  Identifier& operator=(Identifier&&) noexcept;
 
   [[nodiscard]] Result<FileIdentity> identify(const FileRef& file);
   /// The same for a file whose type, inode, birth time, device and mount id statx(2) has just told.

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "sys/file_status.h"
-#include "sys/xattr_calls.h"
+#include "faulty_xattrs.h"
 #include "temporary_directory.h"
 
 #include <fpolicy/store.h>
@@ -17,29 +16,6 @@ namespace fpolicy {
 namespace {
 
 using testing::HasSubstr;
-
-/// The kernel's calls, but those named fail as on a filesystem that is full, read-only or without xattrs.
-class FaultyXattrs final : public sys::XattrCalls {
- public:
-  int get_error = 0;
-  int set_error = 0;
-  int remove_error = 0;
-  int sets = 0;
-
-  ssize_t get(const FileRef& file, const char* name, char* value, std::size_t size) override {
-    return get_error != 0 ? -get_error : kernel_.get(file, name, value, size);
-  }
-  int set(const FileRef& file, const char* name, std::string_view value) override {
-    ++sets;
-    return set_error != 0 ? -set_error : kernel_.set(file, name, value);
-  }
-  int remove(const FileRef& file, const char* name) override {
-    return remove_error != 0 ? -remove_error : kernel_.remove(file, name);
-  }
-
- private:
-  sys::KernelXattrCalls kernel_;
-};
 
 class PolicyStoreTest : public testing::Test {
  protected:
@@ -352,22 +328,29 @@ TEST_F(PolicyStoreTest, ReconcileCorrectsTheCatalogue) {
 }
 
 TEST_F(PolicyStoreTest, ThreadsTagSideBySide) {
-  constexpr int files = 6000;  // more than a batch for both
+  // Together more changes than a batch holds.
+  constexpr int files = 500;
   constexpr int threads = 3;
+  constexpr int rounds = 6;
   for (int i = 0; i < files * threads; ++i) directory.write("many/" + std::to_string(i), "");
   std::vector<std::thread> workers;
   std::atomic<int> failures = 0;
   for (int t = 0; t < threads; ++t)
     workers.emplace_back([&, t] {
-      for (int i = t * files; i < (t + 1) * files; ++i)
-        if (!store->set(at(directory / ("many/" + std::to_string(i))), Space::user, policy("bind:1")))
-          ++failures;
+      for (int round = 1; round <= rounds; ++round)
+        for (int i = t * files; i < (t + 1) * files; ++i)
+          if (!store->set(at(directory / ("many/" + std::to_string(i))), Space::user,
+                          policy("bind:" + std::to_string(round))))
+            ++failures;
     });
   for (std::thread& worker : workers) worker.join();
   EXPECT_EQ(failures, 0);
   ASSERT_TRUE(store->flush());
   int entries = 0;
-  ASSERT_TRUE(database->for_each(directory / "many/", [&](const TagRecord&) { return ++entries > 0; }));
+  ASSERT_TRUE(database->for_each(directory / "many/", [&](const TagRecord& entry) {
+    EXPECT_EQ(entry.policy, "bind:6") << "the last word on a file stands";
+    return ++entries > 0;
+  }));
   EXPECT_EQ(entries, files * threads);
 }
 

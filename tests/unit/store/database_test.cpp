@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "store/migrations.h"
+#include "store/sqlite.h"
+#include "store/statements.h"
+#include "temporary_directory.h"
+
+#include <fpolicy/store.h>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <array>
+#include <iterator>
+#include <random>
+
+namespace fpolicy {
+namespace {
+
+using store::Connection;
+using testing::HasSubstr;
+using Access = Database::Access;
+
+class DatabaseTest : public testing::Test {
+ protected:
+  std::unique_ptr<Database> open(Access access = Access::read_write) {
+    auto opened = Database::open(path, access, &identifier);
+    if (!opened) {
+      ADD_FAILURE() << opened.error().message;
+      return nullptr;
+    }
+    return std::move(*opened);
+  }
+  Error refusal(Access access = Access::read_write) {
+    auto opened = Database::open(path, access, &identifier);
+    return opened ? Error{} : opened.error();
+  }
+  void sql(const char* text) {
+    auto connection = Connection::open(path, Connection::Access::read_write);
+    ASSERT_TRUE(connection) << connection.error().message;
+    const auto done = connection->execute(text);
+    ASSERT_TRUE(done) << done.error().message;
+  }
+  static std::string content(const std::string& file) {
+    std::ifstream stream(file, std::ios::binary);
+    return {std::istreambuf_iterator<char>(stream), {}};
+  }
+  static TagRecord record(const std::string& key, const std::string& path,
+                          const std::string& policy = "bind:1") {
+    TagRecord made;
+    made.identity = {"uuid:test", "h" + key, 42};
+    made.policy = policy;
+    made.path = path;
+    made.changed_ns = 7;
+    return made;
+  }
+
+  TemporaryDirectory directory;
+  std::string path = directory / "state/fpolicy.db";
+  Identifier identifier;
+};
+
+TEST_F(DatabaseTest, IsForItsOwnerOnly) {
+  const auto database = open();
+  const TagRecord one = record("a", "/a");
+  ASSERT_TRUE(database->put(std::span(&one, 1)));
+  for (const auto& [name, mode] : std::initializer_list<std::pair<std::string, mode_t>>{
+           {directory / "state", 0700}, {path, 0600}, {path + "-wal", 0600}, {path + "-shm", 0600}}) {
+    struct stat status{};
+    ASSERT_EQ(::stat(name.c_str(), &status), 0) << name;
+    EXPECT_EQ(status.st_mode & 07777U, mode) << name;
+  }
+}
+
+TEST_F(DatabaseTest, KeepsEveryFieldAndEveryByte) {
+  TagRecord wanted;
+  wanted.identity = {"source:nfs4:h:/x y", std::string("h\x01\0\0\0\xff\0\n", 8), -5};
+  wanted.space = Space::user;
+  wanted.carrier = Carrier::database;
+  wanted.policy = "interleave:0-3,migrate=no";
+  wanted.path = "/a\xff\n b'\"";
+  wanted.directory = true;
+  wanted.uid = 4'000'000'000U;
+  wanted.changed_ns = 1'700'000'000'123'456'789;
+  ASSERT_TRUE(open()->put(std::span(&wanted, 1)));
+  const auto database = open(Access::read_only);
+  const auto found = database->find_identity(wanted.identity, Space::user);
+  ASSERT_TRUE(found && *found);
+  EXPECT_EQ((*found)->identity, wanted.identity);
+  EXPECT_EQ((*found)->space, wanted.space);
+  EXPECT_EQ((*found)->carrier, wanted.carrier);
+  EXPECT_EQ((*found)->policy, wanted.policy);
+  EXPECT_EQ((*found)->path, wanted.path);
+  EXPECT_EQ((*found)->directory, wanted.directory);
+  EXPECT_EQ((*found)->uid, wanted.uid);
+  EXPECT_EQ((*found)->changed_ns, wanted.changed_ns);
+  EXPECT_FALSE(*database->find_identity(wanted.identity, Space::system));
+}
+
+TEST_F(DatabaseTest, PutReplacesAndEraseRemoves) {
+  const auto database = open();
+  TagRecord one = record("a", "/a");
+  ASSERT_TRUE(database->put(std::span(&one, 1)));
+  one.policy = "bind:2";
+  one.path.clear();
+  one.identity.birth_ns = 43;
+  ASSERT_TRUE(database->put(std::span(&one, 1)));
+  const auto found = database->find_identity(one.identity, Space::system);
+  ASSERT_TRUE(found && *found);
+  EXPECT_EQ((*found)->policy, "bind:2");
+  EXPECT_EQ((*found)->path, "/a") << "an unknown path does not replace a known one";
+  EXPECT_EQ((*found)->identity.birth_ns, 43);
+  ASSERT_TRUE(database->erase(std::span(&one, 1)));
+  EXPECT_FALSE(*database->find_identity(one.identity, Space::system));
+  EXPECT_TRUE(database->erase(std::span(&one, 1))) << "what is not there is no error";
+}
+
+TEST_F(DatabaseTest, AFaultyRecordLeavesNothingOfItsBatch) {
+  const auto database = open();
+  std::array records{record("a", "/a"), record("b", "/b", std::string(256, 'x'))};
+  EXPECT_EQ(database->put(records).error().code, EINVAL);
+  records[1] = record("b", std::string(70'000, 'x'));
+  EXPECT_EQ(database->put(records).error().code, EINVAL);
+  EXPECT_FALSE(*database->find_identity(records[0].identity, Space::system));
+}
+
+TEST_F(DatabaseTest, ReadOnlyWithoutAFileIsEmptyAndMakesNone) {
+  const auto database = open(Access::read_only);
+  EXPECT_FALSE(*database->find_identity(record("a", "/a").identity, Space::system));
+  FileRef file;
+  file.name = "/";
+  EXPECT_FALSE(*database->carries_tags(file));
+  EXPECT_TRUE(database->for_each("/", [](const TagRecord&) { return true; }));
+  const TagRecord one = record("a", "/a");
+  EXPECT_EQ(database->put(std::span(&one, 1)).error().code, EROFS);
+  EXPECT_FALSE(database->writable());
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST_F(DatabaseTest, ANewerSchemaIsRefusedUntouched) {
+  open();
+  sql("PRAGMA user_version = 99");
+  const std::string before = content(path);
+  const auto error = refusal();
+  EXPECT_EQ(error.code, ENOTSUP);
+  EXPECT_THAT(error.message, HasSubstr("written by a newer fpolicy (schema 99; this one knows 1)"));
+  EXPECT_EQ(refusal(Access::read_only).code, ENOTSUP);
+  EXPECT_EQ(content(path), before);
+  EXPECT_FALSE(std::filesystem::exists(path + "-wal"));
+}
+
+TEST_F(DatabaseTest, ANewerSchemaThatOnlyTheLogTellsIsRefused) {
+  const auto first = open();  // keeps the log
+  sql("PRAGMA user_version = 2");
+  EXPECT_EQ(refusal().code, ENOTSUP);
+  EXPECT_EQ(refusal(Access::read_only).code, ENOTSUP);
+}
+
+TEST_F(DatabaseTest, ForeignFilesAreRefusedUntouched) {
+  std::filesystem::create_directories(directory / "state");
+  for (const std::string& text :
+       {std::string("not a database, but long enough to have a header of one hundred bytes"
+                    " and some more bytes behind it"),
+        std::string("x"), std::string(100, '\0'), std::string(65'536, '\0')}) {
+    directory.write("state/fpolicy.db", text);
+    for (const Access access : {Access::read_write, Access::read_only}) EXPECT_NE(refusal(access).code, 0);
+    EXPECT_EQ(content(path), text);
+  }
+  std::filesystem::remove(path);
+  directory.write("state/fpolicy.db", "");
+  EXPECT_EQ(refusal().code, EUCLEAN) << "an empty file is a damaged one, never a new store";
+  std::filesystem::remove(path);
+  sqlite3* other = nullptr;
+  ASSERT_EQ(sqlite3_open(path.c_str(), &other), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(other, "CREATE TABLE theirs (x)", nullptr, nullptr, nullptr), SQLITE_OK);
+  sqlite3_close(other);
+  const std::string before = content(path);
+  EXPECT_THAT(refusal().message, HasSubstr("is not fpolicy's"));
+  EXPECT_EQ(content(path), before);
+}
+
+TEST_F(DatabaseTest, ALogWithoutItsDatabaseIsNotAppliedToANewOne) {
+  std::filesystem::create_directories(directory / "state");
+  directory.write("state/fpolicy.db-wal", "frames");
+  EXPECT_EQ(refusal().code, EUCLEAN);
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST_F(DatabaseTest, AFileThatOthersMayWriteIsRefused) {
+  open();
+  ASSERT_EQ(::chmod(path.c_str(), 0666), 0);
+  EXPECT_EQ(refusal().code, EPERM);
+  std::filesystem::remove(path);
+  std::filesystem::create_directory(path);
+  EXPECT_EQ(refusal().code, EINVAL);
+}
+
+TEST_F(DatabaseTest, DamageIsAnErrorNeverAnEmptyStore) {
+  {
+    const auto database = open();
+    std::vector<TagRecord> records;
+    for (int i = 0; i < 2000; ++i) records.push_back(record(std::to_string(i), "/x/" + std::to_string(i)));
+    ASSERT_TRUE(database->put(records));
+  }
+  const std::string whole = content(path);
+  std::mt19937 random(3);
+  int told = 0;
+  for (int i = 0; i < 60; ++i) {
+    std::string damaged = whole;
+    const std::size_t first = 100 + random() % (damaged.size() - 100);
+    for (std::size_t at = first; at < std::min(first + 4096, damaged.size()); ++at)
+      damaged[at] = static_cast<char>(random() % 256);
+    directory.write("state/fpolicy.db", damaged);
+    auto opened = Database::open(path, Access::read_only, &identifier);
+    if (!opened) {
+      ++told;
+      continue;
+    }
+    int records = 0;
+    const auto done = (*opened)->for_each("", [&](const TagRecord&) { return ++records > 0; });
+    if (!done) {
+      ++told;
+      continue;
+    }
+    // What this walk does not read, or the text of a row, can be damaged unseen; but no row is lost unseen.
+    EXPECT_EQ(records, 2000);
+  }
+  EXPECT_GT(told, 0);
+}
+
+TEST_F(DatabaseTest, AMissingTableIsDamage) {
+  open();
+  sql("DROP INDEX tag_by_path; DROP TABLE tag");
+  EXPECT_EQ(refusal().code, EUCLEAN);
+  EXPECT_THAT(refusal(Access::read_only).message, HasSubstr("damaged"));
+}
+
+TEST_F(DatabaseTest, RowsOutOfBoundsAreDamage) {
+  const TagRecord one = record("a", "/a");
+  ASSERT_TRUE(open()->put(std::span(&one, 1)));
+  sql("UPDATE tag SET policy = printf('%.300c', 'x')");
+  EXPECT_EQ(open()->find_identity(one.identity, Space::system).error().code, EUCLEAN);
+  EXPECT_EQ(open()->for_each("", [](const TagRecord&) { return true; }).error().code, EUCLEAN);
+}
+
+TEST_F(DatabaseTest, ATriggerPlantedInTheFileDoesNotRun) {
+  open();
+  sql("CREATE TRIGGER planted AFTER INSERT ON tag BEGIN DELETE FROM tag; END");
+  const auto database = open();
+  const TagRecord one = record("a", "/a");
+  ASSERT_TRUE(database->put(std::span(&one, 1)));
+  EXPECT_TRUE(*database->find_identity(one.identity, Space::system));
+}
+
+TEST_F(DatabaseTest, WalksByPathAndPrefixInPages) {
+  const auto database = open();
+  std::vector<TagRecord> records;
+  for (int i = 0; i < 1000; ++i) records.push_back(record(std::to_string(i), "/srv/" + std::to_string(i)));
+  // More files of one path than a page holds.
+  for (int i = 0; i < 600; ++i) records.push_back(record("s" + std::to_string(i), "/srv/same"));
+  records.push_back(record("x", "/srw"));
+  records.push_back(record("y", "/sr"));
+  records.push_back(record("z", ""));
+  ASSERT_TRUE(database->put(records));
+  std::vector<std::string> seen;
+  const auto collect = [&](const TagRecord& entry) {
+    seen.push_back(entry.path);
+    return true;
+  };
+  ASSERT_TRUE(database->for_each("/srv/", collect));
+  EXPECT_EQ(seen.size(), 1600U);
+  EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
+  seen.clear();
+  ASSERT_TRUE(database->for_each("", collect));
+  EXPECT_EQ(seen.size(), 1603U);
+  seen.clear();
+  ASSERT_TRUE(database->for_each("/srv/same", collect));
+  EXPECT_EQ(seen.size(), 600U);
+  seen.clear();
+  ASSERT_TRUE(database->for_each("/srx", collect));
+  EXPECT_TRUE(seen.empty());
+  int count = 0;
+  ASSERT_TRUE(database->for_each("/srv/", [&](const TagRecord&) { return ++count < 3; }));
+  EXPECT_EQ(count, 3);
+}
+
+TEST_F(DatabaseTest, AWalkMayChangeTheStore) {
+  const auto database = open();
+  std::vector<TagRecord> records;
+  for (int i = 0; i < 700; ++i) records.push_back(record(std::to_string(i), "/srv/" + std::to_string(i)));
+  ASSERT_TRUE(database->put(records));
+  const auto second = open();
+  int count = 0;
+  ASSERT_TRUE(database->for_each("/srv/", [&](const TagRecord& entry) {
+    EXPECT_TRUE(second->erase(std::span(&entry, 1)));
+    return ++count > 0;
+  }));
+  EXPECT_EQ(count, 700);
+  ASSERT_TRUE(database->for_each("", [](const TagRecord&) -> bool {
+    ADD_FAILURE();
+    return false;
+  }));
+}
+
+TEST_F(DatabaseTest, DataVersionFollowsEveryCommit) {
+  const auto one = open();
+  const auto two = open();
+  const auto first = *one->data_version();
+  EXPECT_EQ(*one->data_version(), first);
+  const TagRecord entry = record("a", "/a");
+  ASSERT_TRUE(one->put(std::span(&entry, 1)));
+  const auto second = *one->data_version();
+  EXPECT_NE(second, first);
+  ASSERT_TRUE(two->erase(std::span(&entry, 1)));
+  EXPECT_NE(*one->data_version(), second);
+}
+
+TEST_F(DatabaseTest, CarriesTagsFollowsOtherConnections) {
+  const auto one = open();
+  const auto two = open();
+  const std::string name = directory.write("file", "");
+  FileRef file;
+  file.name = name.c_str();
+  TagRecord entry;
+  entry.identity = *identifier.identify(file);
+  entry.policy = "bind:1";
+  ASSERT_TRUE(two->put(std::span(&entry, 1)));
+  EXPECT_FALSE(*one->carries_tags(file)) << "an entry for an xattr carries nothing";
+  EXPECT_EQ((*one->find(file, Space::system))->carrier, Carrier::xattr);
+  entry.carrier = Carrier::database;
+  ASSERT_TRUE(two->put(std::span(&entry, 1)));
+  EXPECT_TRUE(*one->carries_tags(file));
+  ASSERT_TRUE(two->erase(std::span(&entry, 1)));
+  EXPECT_FALSE(*one->carries_tags(file));
+}
+
+TEST_F(DatabaseTest, ARecordOfAnotherBirthIsStale) {
+  const auto database = open();
+  const std::string name = directory.write("file", "");
+  FileRef file;
+  file.name = name.c_str();
+  TagRecord entry;
+  entry.identity = *identifier.identify(file);
+  if (entry.identity.birth_ns == 0) GTEST_SKIP() << "no birth times here";
+  entry.policy = "bind:1";
+  entry.identity.birth_ns += 1;
+  ASSERT_TRUE(database->put(std::span(&entry, 1)));
+  EXPECT_FALSE(*database->find(file, Space::system));
+  EXPECT_TRUE(*database->find_identity(entry.identity, Space::system));
+}
+
+TEST_F(DatabaseTest, EveryStatementUsesAnIndex) {
+  open();
+  auto connection = Connection::open(path, Connection::Access::read_only);
+  ASSERT_TRUE(connection);
+  const auto plan = [&](const std::string& text) {
+    auto statement = connection->prepare(("EXPLAIN QUERY PLAN " + text).c_str());
+    EXPECT_TRUE(statement) << text;
+    std::string lines;
+    while (statement && *statement->step()) lines.append(statement->bytes(3)).append("\n");
+    return lines;
+  };
+  for (const char* text : {store::find_sql, store::filesystem_sql, store::erase_sql, store::page_sql}) {
+    const std::string lines = plan(text);
+    EXPECT_THAT(lines, HasSubstr("SEARCH ")) << text;
+    EXPECT_THAT(lines, testing::Not(HasSubstr("SCAN "))) << text << "\n" << lines;
+    EXPECT_THAT(lines, testing::Not(HasSubstr("TEMP B-TREE"))) << text << "\n" << lines;
+  }
+  EXPECT_THAT(plan(store::find_sql),
+              HasSubstr("tag USING INDEX sqlite_autoindex_tag_1 (filesystem=? AND key=? AND space=?)"));
+  EXPECT_THAT(plan(store::erase_sql),
+              HasSubstr("tag USING INDEX sqlite_autoindex_tag_1 (filesystem=? AND key=? AND space=?)"));
+  EXPECT_THAT(plan(store::page_sql), HasSubstr("tag USING INDEX tag_by_path"));
+  // One look for each filesystem, of which there are few.
+  EXPECT_THAT(plan(store::carried_sql), HasSubstr("SEARCH tag USING INDEX tag_carried (filesystem=?)"));
+}
+
+TEST_F(DatabaseTest, AMigrationThatFailsLeavesTheVersionBefore) {
+  std::filesystem::create_directories(directory / "state");
+  directory.write("state/fpolicy.db", "");
+  auto connection = Connection::open(path, Connection::Access::read_write);
+  ASSERT_TRUE(connection);
+  const std::array steps{store::Migration{"001_good", "CREATE TABLE one (x)"},
+                         store::Migration{"002_bad", "CREATE TABLE two (x); INSERT INTO missing VALUES (1)"}};
+  const auto done = store::migrate(*connection, steps);
+  ASSERT_FALSE(done);
+  EXPECT_THAT(done.error().message, HasSubstr("migration 002_bad"));
+  EXPECT_EQ(*connection->query_integer("PRAGMA user_version"), 1);
+  EXPECT_EQ(*connection->query_integer("SELECT count(*) FROM sqlite_schema"), 1);
+  const std::array repaired{steps[0], store::Migration{"002_good", "CREATE TABLE two (x)"}};
+  EXPECT_TRUE(store::migrate(*connection, repaired));
+  EXPECT_EQ(*connection->query_integer("PRAGMA user_version"), 2);
+  EXPECT_EQ(store::migrate(*connection, std::span(repaired).first(1)).error().code, ENOTSUP);
+}
+
+}  // namespace
+}  // namespace fpolicy
