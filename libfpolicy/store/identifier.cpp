@@ -466,7 +466,8 @@ Result<Fd> Identifier::open(const FileIdentity& identity, const std::string& las
     file.path = object;
     const auto status = sys::file_status(file);
     if (!status) return tl::unexpected(status.error());
-    if (sys::birth_ns(*status) == identity.birth_ns) return fd;
+    // A deleted file that is still open somewhere opens by its handle, too.
+    if (status->stx_nlink != 0 && sys::birth_ns(*status) == identity.birth_ns) return fd;
   }
   for (const std::string& path : candidates)
     if (auto opened = open_if_same(path)) return std::move(*opened);
