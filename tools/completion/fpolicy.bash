@@ -1,0 +1,63 @@
+# Bash completion for setfpolicy, getfpolicy, queryfpolicy, policyctl and policyd. Installed under each name. Options come
+# from --help, so that they are always those of the program.
+
+_fpolicy_policies() {
+  # Items after the first follow a comma. Node sets are left to the user.
+  local head=${cur%"${cur##*,}"} item
+  compopt -o nospace
+  for item in bind: prefer: interleave: default migrate=yes migrate=private migrate=no pin; do
+    COMPREPLY+=("$head$item")
+  done
+  # shellcheck disable=SC2207 # no word here has spaces
+  COMPREPLY=($(compgen -W '${COMPREPLY[*]}' -- "$cur"))
+  # A colon or an equals sign breaks words.
+  __ltrim_colon_completions "$cur"
+}
+
+_fpolicy() {
+  local cur prev words cword split
+  _init_completion -s -n := || return
+  case $prev in
+  --restore | --reference | --database | --socket | --config)
+    _filedir
+    return
+    ;;
+  --rules | --state-dir)
+    _filedir -d
+    return
+    ;;
+  --pid | -p)
+    _pids
+    return
+    ;;
+  --job | -j)
+    # shellcheck disable=SC2207
+    COMPREPLY=($(cd /sys/fs/cgroup 2>/dev/null && compgen -d -S / -- "$cur"))
+    compopt -o nospace
+    return
+    ;;
+  esac
+  $split && return
+  local command=${1##*/} word given=0
+  for word in "${words[@]:1:cword-1}"; do
+    case $word in
+    -x | --remove | --restore* | --from-rules | --reference*) given=1 ;;
+    -*) ;;
+    *) given=1 ;;
+    esac
+  done
+  if [[ $cur == -* ]]; then
+    local help=("$1")
+    [[ $command != policyctl || $given -eq 0 ]] || help+=("${words[1]}")
+    # shellcheck disable=SC2207
+    COMPREPLY=($(compgen -W '$("${help[@]}" --help 2>/dev/null | _parse_help -)' -- "$cur"))
+    [[ ${COMPREPLY-} != *= ]] || compopt -o nospace
+  elif [[ $command == setfpolicy && $given -eq 0 ]]; then
+    _fpolicy_policies
+  elif [[ $command == policyctl && $given -eq 0 ]]; then
+    # shellcheck disable=SC2207
+    COMPREPLY=($(compgen -W 'status jobs events apply reload' -- "$cur"))
+  else
+    _filedir
+  fi
+} && complete -F _fpolicy setfpolicy getfpolicy queryfpolicy policyctl policyd
