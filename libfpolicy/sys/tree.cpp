@@ -462,6 +462,15 @@ Result<NamedFile> open_named(const std::string& name, bool follow) {
   return file;
 }
 
+Result<Fd> reopen(const NamedFile& file) {
+  if (!S_ISREG(file.mode)) return fail(EINVAL, "is not a regular file");
+  const std::string link = "/proc/self/fd/" + std::to_string(file.fd.get());
+  // O_NONBLOCK: leases and mandatory locks of others must not hold us up.
+  Fd fd(open(link.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  if (!fd) return fail_errno("open", file.path);
+  return fd;
+}
+
 Result<bool> holds_file_pages(int fd) {
   struct statfs status = {};
   if (fstatfs(fd, &status) != 0) return fail_errno("statfs", "");

@@ -31,6 +31,10 @@ struct FPOLICY_API NamedFile {
 /// ENOENT where the file was unlinked meanwhile or cannot be reached from the root.
 FPOLICY_API Result<NamedFile> open_named(const std::string& name, bool follow = true);
 
+/// Opens a regular file that is held, for reading: the same file, whatever its name leads to by now. Error:
+/// EINVAL for other types, which are never opened.
+FPOLICY_API Result<Fd> reopen(const NamedFile& file);
+
 /// The absolute path of an open file, without symbolic links. Error: ENOENT where it has none (any more).
 FPOLICY_API Result<std::string> path_of(int fd);
 

@@ -42,7 +42,8 @@ class TreeTest : public testing::Test {
 
   void file(const std::string& name) const {
     fs::create_directories(fs::path(root_ + "/" + name).parent_path());
-    std::ofstream(root_ + "/" + name) << "x";
+    const Fd created(open((root_ + "/" + name).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+    ASSERT_TRUE(created) << name;
   }
 
   struct Seen {
@@ -106,13 +107,13 @@ TEST_F(TreeTest, OutputIsTheSameWithAnyNumberOfThreads) {
     for (int j = 0; j < 20; ++j)
       file(std::to_string(i % 7) + "/" + std::to_string(i) + "/" + std::to_string(j));
   }
-  for (int i = 0; i < 3000; ++i) file("wide/" + std::to_string(i));
+  for (int i = 0; i < 1300; ++i) file("wide/" + std::to_string(i));
   TreeOptions one;
   one.threads = 1;
   TreeOptions many;
   many.threads = 8;
   const Seen first = walk(one);
-  EXPECT_THAT(first.lines, SizeIs(1 + 7 + 60 + 1200 + 1 + 3000));
+  EXPECT_THAT(first.lines, SizeIs(1 + 7 + 60 + 1200 + 1 + 1300));
   for (int round = 0; round < 5; ++round) EXPECT_EQ(walk(many).lines, first.lines);
 }
 
@@ -189,22 +190,22 @@ TEST_F(TreeTest, UnreadableDirectoryIsReportedAndTheRestDone) {
 }
 
 TEST_F(TreeTest, EntriesThatVanishAndAppearMeanwhile) {
-  for (int i = 0; i < 40; ++i) {
-    for (int j = 0; j < 20; ++j) file("stays/" + std::to_string(i) + "/" + std::to_string(j));
+  for (int i = 0; i < 20; ++i) {
+    for (int j = 0; j < 10; ++j) file("stays/" + std::to_string(i) + "/" + std::to_string(j));
   }
   std::atomic<bool> stop = false;
   std::thread churn([&] {
     while (!stop) {
-      for (int i = 0; i < 40; ++i) {
+      for (int i = 0; i < 20; ++i) {
         const std::string directory = root_ + "/stays/" + std::to_string(i) + "/churn";
         fs::create_directories(directory + "/deep");
         std::ofstream(directory + "/deep/file") << "x";
       }
-      for (int i = 0; i < 40; ++i) fs::remove_all(root_ + "/stays/" + std::to_string(i) + "/churn");
+      for (int i = 0; i < 20; ++i) fs::remove_all(root_ + "/stays/" + std::to_string(i) + "/churn");
     }
   });
   // Paths of churned entries may be gone when the visit checks them, so only the rest is counted here.
-  for (int round = 0; round < 30; ++round) {
+  for (int round = 0; round < 20; ++round) {
     auto root = open_named(root_);
     ASSERT_TRUE(root);
     std::atomic<int> visited = 0;
@@ -219,7 +220,7 @@ TEST_F(TreeTest, EntriesThatVanishAndAppearMeanwhile) {
                         },
                     .emit = [](std::string_view) { return true; },
                     .error = [&](std::string_view, const Error&) { ++errors; }});
-    EXPECT_EQ(visited, 800);
+    EXPECT_EQ(visited, 200);
     EXPECT_EQ(errors, 0);
   }
   stop = true;
@@ -227,7 +228,7 @@ TEST_F(TreeTest, EntriesThatVanishAndAppearMeanwhile) {
 }
 
 TEST_F(TreeTest, EmitEndsTheWalk) {
-  for (int i = 0; i < 1000; ++i) file(std::to_string(i % 50) + "/" + std::to_string(i));
+  for (int i = 0; i < 300; ++i) file(std::to_string(i % 50) + "/" + std::to_string(i));
   auto root = open_named(root_);
   ASSERT_TRUE(root);
   int calls = 0;
@@ -246,6 +247,7 @@ TEST_F(TreeTest, DeepTreeBeyondPathMax) {
   // Longer than any path the kernel takes: only names relative to descriptors reach it.
   const std::string name(200, 'd');
   Fd at(open(root_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  ASSERT_TRUE(at);
   for (int depth = 0; depth < 30; ++depth) {
     ASSERT_EQ(mkdirat(at.get(), name.c_str(), 0700), 0);
     at.reset(openat(at.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// policyctl: talks to policyd.
+#include "common/columns.h"
+#include "common/command.h"
+#include "common/policyd.h"
+#include "common/stores.h"
+#include "common/text.h"
+
+#include <fpolicy/rules.h>
+#include <fpolicy/tree.h>
+#include <fpolicy/varlink.h>
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <ctime>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace fpolicy::tools {
+namespace {
+
+using nlohmann::json;
+
+// What policyd says is not trusted to have the shape that it should: a field that is missing or of another
+// type reads as nothing.
+
+std::string text(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
+std::int64_t number(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_number_integer() ? found->get<std::int64_t>() : 0;
+}
+
+std::string number_text(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_number_integer() ? std::to_string(found->get<std::int64_t>())
+                                                             : "-";
+}
+
+const json& list(const json& object, const char* key) {
+  static const json nothing = json::array();
+  const auto found = object.find(key);
+  return found != object.end() && found->is_array() ? *found : nothing;
+}
+
+/// The path of a reply, fit for a terminal: on the wire it is escaped already.
+std::string path_text(const json& object, const char* key) {
+  const std::string path = text(object, key);
+  const auto unescaped = unescape_path(path);
+  return escape_text(unescaped ? *unescaped : path);
+}
+
+/// A field of the reply as it is; paths in their own bytes, as in the other commands' JSON.
+Column<json> column(std::string name, const char* key, std::string help, bool right = false) {
+  return {
+      .name = std::move(name),
+      .help = std::move(help),
+      .right = right,
+      .text = [key, right](
+                  const json& row) { return right ? number_text(row, key) : escape_text(text(row, key)); },
+      .json =
+          [key](const json& row, Json& out) {
+            if (const auto found = row.find(key); found != row.end()) out[key] = Json(*found);
+          }};
+}
+
+Column<json> path_column(std::string name, const char* key, std::string help) {
+  return {.name = std::move(name),
+          .help = std::move(help),
+          .text = [key](const json& row) { return path_text(row, key); },
+          .json =
+              [key](const json& row, Json& out) {
+                const std::string path = text(row, key);
+                const auto unescaped = unescape_path(path);
+                put_path(out, key, unescaped ? *unescaped : path);
+              }};
+}
+
+/// Microseconds as people say them: "3d 4h", "12min 5s".
+std::string duration(std::int64_t microseconds) {
+  const std::int64_t seconds = microseconds / 1'000'000;
+  if (seconds < 60) return fmt::format("{}s", seconds);
+  if (seconds < 3600) return fmt::format("{}min {}s", seconds / 60, seconds % 60);
+  if (seconds < 86400) return fmt::format("{}h {}min", seconds / 3600, seconds / 60 % 60);
+  return fmt::format("{}d {}h", seconds / 86400, seconds / 3600 % 24);
+}
+
+class PolicyCtl {
+ public:
+  PolicyCtl(Command& command, std::string socket) : command_(command), socket_(std::move(socket)) {}
+
+  void status() {
+    const auto reply = call("Status", json::object());
+    if (!reply) return;
+    if (command_.json()) return print(Json(*reply));
+    std::string out;
+    const auto line = [&](std::string_view label, const std::string& value) {
+      out += fmt::format("{:>10}: {}\n", label, value);
+    };
+    line("policyd", fmt::format("{}, process {}, up {}", escape_text(text(*reply, "version")),
+                                number(*reply, "pid"), duration(number(*reply, "uptime_usec"))));
+    line("nodes", escape_text(text(*reply, "nodes")));
+    const auto watching = reply->find("watching");
+    const bool watches = watching != reply->end() && watching->is_boolean() && watching->get<bool>();
+    line("cgroups",
+         fmt::format("{}, {}", number(*reply, "cgroups"), watches ? "moves are watched" : "not watched"));
+    line("rules", number_text(*reply, "rules"));
+    line("queue", fmt::format("{} files, {} to be tried again", number(*reply, "queued_files"),
+                              number(*reply, "retry_files")));
+    for (const json& limit : list(*reply, "limits")) {
+      if (limit.is_string()) line("limit", escape_text(limit.get<std::string>()));
+    }
+    const auto counters = reply->find("counters");
+    if (counters != reply->end() && counters->is_object()) {
+      for (const auto& [name, value] : counters->items()) {
+        if (value.is_number_integer())
+          out += fmt::format("{:>24}  {}\n", value.get<std::int64_t>(), escape_text(name));
+      }
+    }
+    std::fwrite(out.data(), 1, out.size(), stdout);
+  }
+
+  int jobs(const TableOptions& table) {
+    const std::vector<Column<json>> columns = {
+        path_column("CGROUP", "cgroup", "cgroup"),
+        column("MEMS", "mems", "nodes that it may use"),
+        column("PROCESSES", "processes", "processes", true),
+        column("TAGGED", "tagged_files", "files with a policy that they map", true),
+        column("MISPLACED", "misplaced_pages", "pages of these that are misplaced", true),
+        column("MOVES", "moves", "times that it was moved", true)};
+    std::string unknown;
+    const auto chosen = choose(columns, table, unknown);
+    if (!unknown.empty()) return command_.usage_error("no column is called " + escape_text(unknown));
+    const auto reply = call("Jobs", json::object());
+    if (!reply) return command_.finish();
+    const std::vector<json> rows(list(*reply, "jobs").begin(), list(*reply, "jobs").end());
+    if (command_.json()) {
+      Json jobs = Json::array();
+      for (const json& row : rows) jobs.push_back(to_json(chosen, row));
+      print({{"jobs", std::move(jobs)}});
+    } else if (!rows.empty()) {
+      print_rows(chosen, rows, table);
+    }
+    return command_.finish();
+  }
+
+  int apply(const TableOptions& table, bool recursive, const LinkOptions& links) {
+    const std::vector<Column<json>> columns = {
+        path_column("FILE", "path", "absolute path"),
+        column("POLICY", "policy", "effective policy"),
+        column("RESIDENT", "resident_pages", "pages in the page cache", true),
+        column("MOVED", "moved_pages", "pages moved now", true),
+        column("MISPLACED", "misplaced_pages", "pages left misplaced", true),
+        column("STATE", "state", "ok, misplaced, unset, unsupported or unsatisfiable"),
+        column("REASON", "reason", "why pages are left")};
+    std::string unknown;
+    const auto chosen = choose(columns, table, unknown);
+    if (!unknown.empty()) return command_.usage_error("no column is called " + escape_text(unknown));
+    auto connection = connect();
+    if (!connection) return command_.finish();
+
+    std::vector<json> rows;
+    FileBatch batch;
+    const auto send = [&] {
+      apply_batch(*connection, batch, rows);
+      batch = FileBatch{};
+    };
+    const auto add = [&](std::string_view path, int fd) {
+      if (const auto added = batch.add(path, fd); !added) return command_.error(path, added.error());
+      if (batch.full()) send();
+    };
+    if (command_.names().empty() && !command_.null()) {
+      send();
+    } else {
+      command_.for_each_name([&](const std::string& name) {
+        auto file = open_target(name, links.follow_named());
+        if (!file) return command_.error(name, file.error());
+        if (!S_ISDIR(file->mode)) return add(file->path, file->fd.get());
+        if (!recursive) return command_.error(name, Error{EISDIR, "is a directory (-R: all below it)"});
+        // policyd itself walks for root alone: it looks up no path on the word of others.
+        if (geteuid() == 0) return add(file->path, file->fd.get());
+        own_files_below(*std::move(file), links, add);
+      });
+      if (!batch.empty()) send();
+    }
+    if (command_.json()) {
+      Json files = Json::array();
+      for (const json& row : rows) files.push_back(to_json(chosen, row));
+      print({{"files", std::move(files)}});
+    } else if (!rows.empty()) {
+      print_rows(chosen, rows, table);
+    }
+    return command_.finish();
+  }
+
+  void events(bool follow) {
+    auto connection = connect();
+    if (!connection) return;
+    const auto show = [&](const json& reply) {
+      const auto event = reply.find("event");
+      if (event != reply.end() && event->is_object()) show_event(*event);
+      return std::ferror(stdout) == 0;
+    };
+    const auto timeout = follow ? std::chrono::milliseconds(-1) : varlink::default_timeout;
+    const Status called = connection->call_more(method("Events"), {{"follow", follow}}, show, {}, timeout);
+    if (!called) command_.error(called.error().message);
+  }
+
+  void reload() {
+    const auto reply = call("Reload", json::object());
+    if (reply && command_.json()) print(Json::object());
+  }
+
+ private:
+  std::optional<varlink::Connection> connect() {
+    auto connection = connect_policyd(socket_);
+    if (!connection) {
+      command_.error(connection.error().message);
+      return std::nullopt;
+    }
+    return *std::move(connection);
+  }
+
+  std::optional<json> call(std::string_view name, const json& parameters) {
+    auto connection = connect();
+    if (!connection) return std::nullopt;
+    auto reply = connection->call(method(name), parameters);
+    if (!reply) {
+      command_.error(reply.error().message);
+      return std::nullopt;
+    }
+    return *std::move(reply);
+  }
+
+  /// A user's own regular files below a directory: policyd takes no others from users.
+  template <class Add>
+  void own_files_below(NamedFile root, const LinkOptions& links, const Add& add) {
+    std::mutex mutex;
+    const TreeVisitor visitor{
+        .visit =
+            [&](const TreeEntry& entry, std::string&) {
+              if (entry.directory) return;
+              const auto file = entry.file.fd >= 0 ? open_named(std::string(entry.file.path), false)
+                                                   : open_named(entry.file.name, false);
+              if (!file || file->owner != geteuid()) return;
+              const std::scoped_lock lock(mutex);
+              add(entry.file.path, file->fd.get());
+            },
+        .emit = [](std::string_view) { return true; },
+        .error = [&](std::string_view path, const Error& error) { command_.error(path, error); }};
+    walk_tree(std::move(root), links.tree(), visitor);
+  }
+
+  void apply_batch(varlink::Connection& connection, const FileBatch& batch, std::vector<json>& rows) {
+    const auto take = [&](const json& reply) {
+      for (const json& file : list(reply, "files")) {
+        if (!file.is_object()) continue;
+        rows.push_back(file);
+        const std::string state = text(file, "state");
+        if (state != "ok" && state != "unset") {
+          const std::string reason = text(file, "reason");
+          command_.error(path_text(file, "path") + ": " + escape_text(state) +
+                         (reason.empty() ? "" : ": " + escape_text(reason)));
+        }
+      }
+      for (const json& error : list(reply, "errors")) {
+        if (error.is_object())
+          command_.error(path_text(error, "path") + ": " + escape_text(text(error, "message")));
+      }
+      command_.progress([&] { return fmt::format("{} files", rows.size()); });
+      return true;
+    };
+    // A large file may take its time.
+    constexpr std::chrono::milliseconds for_ever(-1);
+    const auto called =
+        connection.call_more(method("Apply"), batch.parameters(), take, batch.raw_fds(), for_ever);
+    if (!called) command_.error(called.error().message);
+  }
+
+  static void print(const Json& value) {
+    const std::string line = to_text(value) + "\n";
+    std::fwrite(line.data(), 1, line.size(), stdout);
+  }
+
+  void show_event(const json& event) {
+    std::string line;
+    if (command_.json()) {
+      line = to_text(Json(event)) + "\n";
+    } else {
+      const std::int64_t microseconds = number(event, "time_usec");
+      const std::time_t seconds = microseconds / 1'000'000;
+      std::tm local = {};
+      localtime_r(&seconds, &local);
+      line = fmt::format("{:%F %T}.{:03d} {:<8}", local, microseconds / 1000 % 1000,
+                         escape_text(text(event, "kind")));
+      for (const char* key : {"cgroup", "path"}) {
+        if (!text(event, key).empty()) line += " " + path_text(event, key);
+      }
+      if (!text(event, "policy").empty()) line += " " + escape_text(text(event, "policy"));
+      if (event.contains("moved_pages")) line += fmt::format(" moved {}", number_text(event, "moved_pages"));
+      if (event.contains("misplaced_pages"))
+        line += fmt::format(" misplaced {}", number_text(event, "misplaced_pages"));
+      if (!text(event, "message").empty()) line += ": " + escape_text(text(event, "message"));
+      line += '\n';
+    }
+    std::fwrite(line.data(), 1, line.size(), stdout);
+    // Whoever follows wants it now, through a pipe too.
+    std::fflush(stdout);
+  }
+
+  Command& command_;
+  std::string socket_;
+};
+
+}  // namespace
+}  // namespace fpolicy::tools
+
+int main(int argc, char** argv) {
+  using namespace fpolicy::tools;
+  Command command("policyctl", "Ask and direct policyd.",
+                  {"[OPTION...] status", "[OPTION...] jobs", "[OPTION...] events [-f]",
+                   "[OPTION...] apply [-R] [FILE...]", "[OPTION...] reload"});
+  Locations locations;
+  LinkOptions links;
+  TableOptions table;
+  bool follow = false;
+  bool recursive = false;
+  CLI::App& app = command.app();
+  command.add_json();
+  locations.add_to(app, false);
+  app.require_subcommand(1);
+  app.fallthrough();
+  auto* status =
+      app.add_subcommand("status", "What policyd is, does and has done, and what it cannot do here");
+  auto* jobs = app.add_subcommand("jobs", "Cgroups whose processes map files with a policy");
+  table.add_to(*jobs);
+  auto* events = app.add_subcommand("events", "What has happened lately");
+  events->add_flag("-f,--follow", follow, "Go on with what happens from now");
+  auto* apply = app.add_subcommand("apply", "Bring misplaced pages home now: of these files, or of all");
+  apply->add_flag("-R,--recursive", recursive, "All below directories");
+  links.add_to(*apply);
+  table.add_to(*apply);
+  command.add_null(*apply);
+  command.add_names("FILE", "Files and directories", apply);
+  auto* reload = app.add_subcommand("reload", "Re-read configuration and rules");
+  if (const auto ended = command.parse(argc, argv)) return *ended;
+
+  PolicyCtl tool(command, locations.socket);
+  if (status->parsed()) tool.status();
+  if (jobs->parsed()) return tool.jobs(table);
+  if (events->parsed()) tool.events(follow);
+  if (apply->parsed()) return tool.apply(table, recursive, links);
+  if (reload->parsed()) tool.reload();
+  return command.finish();
+}

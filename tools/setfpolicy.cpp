@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// setfpolicy: tags files and directories with placement policies.
+#include "common/command.h"
+#include "common/elf_libs.h"
+#include "common/policyd.h"
+#include "common/stores.h"
+#include "common/text.h"
+
+#include <fpolicy/policy.h>
+#include <fpolicy/rules.h>
+#include <fpolicy/store.h>
+#include <fpolicy/topology.h>
+#include <fpolicy/tree.h>
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace fpolicy::tools {
+namespace {
+
+/// Longest dump that is read, in bytes: some 40 million lines.
+constexpr std::size_t longest_dump = 4ULL << 30U;
+
+struct Options {
+  Locations locations;
+  LinkOptions links;
+  bool recursive = false;
+  bool system = false;
+  bool user = false;
+  bool remove = false;
+  bool from_rules = false;
+  bool libraries = false;
+  bool dry_run = false;
+  bool force = false;
+  bool verbose = false;
+  std::string restore;
+  std::string reference;
+};
+
+std::string_view space_name(Space space) {
+  return space == Space::system ? "system" : "user";
+}
+
+/// What is to be done to one file: a policy to set, or nothing to remove its tag.
+struct Wish {
+  Space space = Space::system;
+  std::optional<Policy> policy;
+};
+
+class SetFpolicy {
+ public:
+  SetFpolicy(Command& command, Options options)
+      : command_(command),
+        options_(std::move(options)),
+        requests_(options_.locations.socket),
+        notice_(options_.locations.socket) {
+    wish_.space = options_.user || (!options_.system && geteuid() != 0) ? Space::user : Space::system;
+    privileged_ = uses_database(options_.locations);
+  }
+
+  Status open() {
+    if (privileged_) {
+      auto stores = Stores::open(
+          options_.locations, options_.dry_run ? Database::Access::read_only : Database::Access::read_write);
+      if (!stores) return tl::unexpected(stores.error());
+      stores_ = *std::move(stores);
+    } else {
+      stores_ = std::make_unique<Stores>();
+    }
+    if (options_.from_rules) {
+      auto rules = load_rules(options_.locations.rules);
+      if (!rules) return tl::unexpected(rules.error());
+      rules_ = *std::move(rules);
+      // Asked from several threads.
+      return learn_topology();
+    }
+    return {};
+  }
+
+  /// The policy of the command line, or of --reference. Nothing is done where this machine cannot meet it.
+  Status wish_for(const Policy& policy) {
+    if (const Status met = check_nodes(policy); !met) return met;
+    wish_.policy = policy;
+    if (policy.pin && wish_.space == Space::user) command_.note("pin does not count in a user tag");
+    return {};
+  }
+
+  Status wish_reference() {
+    const auto file = open_target(options_.reference, options_.links.follow_named());
+    if (!file) return with_context(escape_text(options_.reference), file.error());
+    const auto tag =
+        stores_->store().get(FileRef{file->fd.get(), nullptr, file->path, file->device}, wish_.space);
+    if (!tag) return with_context(escape_text(options_.reference), tag.error());
+    if (!*tag) {
+      return fail(ENODATA,
+                  fmt::format("{}: has no {} tag", escape_text(options_.reference), space_name(wish_.space)));
+    }
+    if (!(*tag)->policy) {
+      return fail(ENOTSUP, fmt::format("{}: its tag is not understood: {}", escape_text(options_.reference),
+                                       escape_text((*tag)->text)));
+    }
+    return wish_for(*(*tag)->policy);
+  }
+
+  void run() {
+    if (command_.json()) std::fputs("{\"files\":[", stdout);
+    if (!options_.restore.empty()) {
+      restore();
+    } else {
+      command_.for_each_name([&](const std::string& name) { named(name); });
+    }
+    if (command_.json()) std::fputs("]}\n", stdout);
+    if (const Status flushed = stores_->store().flush(); !flushed) command_.error(flushed.error().message);
+    // Tags are stored: whether policyd hears of them now or finds them when it starts is no failure.
+    if (const Status told = notice_.finish(); !told && options_.verbose) command_.note(told.error().message);
+  }
+
+ private:
+  void named(const std::string& name) {
+    auto file = open_target(name, options_.links.follow_named());
+    if (!file) return command_.error(name, file.error());
+    if (options_.libraries && S_ISREG(file->mode)) libraries(name, file->path);
+    if (options_.recursive && S_ISDIR(file->mode)) return tree(*std::move(file));
+    one(*file);
+  }
+
+  /// One file that is held; policyd is told of it alone.
+  void one(const NamedFile& file) { one(file, wish_, S_ISDIR(file.mode)); }
+  void one(const NamedFile& file, const Wish& wish, bool directory) {
+    const FileRef ref{file.fd.get(), nullptr, file.path, file.device};
+    std::string output;
+    if (apply(ref, wish, directory, false, output)) notice_.add(file.path, file.fd.get());
+    print(output);
+  }
+
+  void tree(NamedFile root) {
+    std::atomic<std::uint64_t> visited = 0;
+    std::atomic<std::uint64_t> changed = 0;
+    // Sent once the tags are there; the walk takes the descriptor with it.
+    auto again = open_named(root.path, false);
+    const TreeVisitor visitor{
+        .visit =
+            [&](const TreeEntry& entry, std::string& output) {
+              visited.fetch_add(1, std::memory_order_relaxed);
+              // -R means each file; to clear a tree, directories must lose their tags, too.
+              if (entry.directory && wish_.policy) return;
+              if (entry.directory && options_.from_rules) return;
+              if (apply(entry.file, wish_, entry.directory, true, output)) ++changed;
+            },
+        .emit =
+            [&](std::string_view output) {
+              print(output);
+              command_.progress(
+                  [&] { return fmt::format("{} files, {} changed", visited.load(), changed.load()); });
+              return true;
+            },
+        .error = [&](std::string_view path, const Error& error) { command_.error(path, error); }};
+    walk_tree(std::move(root), options_.links.tree(), visitor);
+    // One word about the directory means all below it.
+    if (changed != 0 && again) notice_.add(again->path, again->fd.get());
+  }
+
+  void libraries(const std::string& name, const std::string& path) {
+    const auto found = elf_libraries(path);
+    if (!found) return command_.error(name, found.error());
+    for (const std::string& missing : found->missing) {
+      command_.error(name, Error{ENOENT, "library not found: " + escape_text(missing)});
+    }
+    for (const std::string& library : found->paths) {
+      const auto file = open_target(library, true);
+      if (!file) {
+        command_.error(library, file.error());
+      } else if (libraries_.insert({file->device, file->inode}).second) {
+        one(*file);
+      }
+    }
+  }
+
+  void restore() {
+    const bool from_stdin = options_.restore == "-";
+    const std::string name = from_stdin ? "standard input" : escape_text(options_.restore);
+    std::string text;
+    if (const Status read = read_dump(from_stdin, text); !read) return command_.error(name, read.error());
+    std::vector<std::pair<DumpEntry, unsigned>> entries;
+    const Status parsed = parse_dump(
+        text, name, [&](DumpEntry entry, unsigned line) { entries.emplace_back(std::move(entry), line); });
+    // A dump is understood whole or not begun.
+    if (!parsed) return command_.error(parsed.error().message);
+    std::uint64_t done = 0;
+    for (const auto& [entry, line] : entries) {
+      restore(entry, fmt::format("{}:{}: {}", name, line, escape_text(entry.path)));
+      command_.progress([&] { return fmt::format("{} of {} entries", ++done, entries.size()); });
+    }
+  }
+
+  void restore(const DumpEntry& entry, const std::string& where) {
+    const auto policy = parse_policy(entry.policy);
+    if (!policy) return command_.error(where + ": " + policy.error().message);
+    if (const Status met = check_nodes(*policy); !met)
+      return command_.error(where + ": " + met.error().message);
+    // The path is a real one, so a link there is another file than the one that was dumped.
+    const auto file = open_target(entry.path, false);
+    if (!file) return command_.error(where + ": " + file.error().message);
+    if (S_ISDIR(file->mode) != entry.directory) {
+      command_.error(where + (entry.directory ? ": is no directory" : ": is a directory"));
+      return;
+    }
+    const Wish wish{entry.user_space ? Space::user : Space::system, *policy};
+    if (wish.space == Space::system && wish_.space == Space::user && !options_.system) {
+      return command_.error(where + ": a system tag needs privilege (CAP_SYS_ADMIN)");
+    }
+    one(*file, wish, entry.directory);
+  }
+
+  Status read_dump(bool from_stdin, std::string& text) const {
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(
+        from_stdin ? ::stdin : std::fopen(options_.restore.c_str(), "re"), std::fclose);
+    if (!file) return fail_errno("open", "");
+    std::vector<char> buffer(1U << 20U);
+    while (const std::size_t got = std::fread(buffer.data(), 1, buffer.size(), file.get())) {
+      text.append(buffer.data(), got);
+      if (text.size() > longest_dump) return fail(EFBIG, "is longer than 4 GiB");
+    }
+    if (std::ferror(file.get()) != 0) return fail_errno("read", "");
+    return {};
+  }
+
+  /// Sets or removes one tag. True where something changed. Called from several threads.
+  bool apply(const FileRef& file, const Wish& wish, bool directory, bool may_vanish, std::string& output) {
+    std::optional<Policy> policy = wish.policy;
+    if (options_.from_rules) {
+      const RuleMatch rule = rules_->match(file.path);
+      if (rule == nullptr || !rule->policy) return false;
+      if (const Status met = check_nodes(*rule->policy); !met) {
+        command_.error(file.path, Error{met.error().code, fmt::format("{}:{}: {}", rule->file, rule->line,
+                                                                      met.error().message)});
+        return false;
+      }
+      policy = rule->policy;
+    }
+    SetOptions how;
+    how.force = options_.force;
+    how.dry_run = options_.dry_run;
+    auto outcome = policy ? stores_->store().set(file, wish.space, *policy, how)
+                          : stores_->store().remove(file, wish.space, how);
+    if (!outcome && !privileged_ && wish.space == Space::user && no_room_for_xattr(outcome.error().code)) {
+      outcome = ask_policyd(file, wish.space, policy, outcome.error());
+    }
+    if (!outcome) {
+      // Gone between being listed and being tagged.
+      if (!may_vanish || outcome.error().code != ENOENT) command_.error(file.path, outcome.error());
+      return false;
+    }
+    const bool changed = *outcome == SetOutcome::changed;
+    if (command_.json()) {
+      Json json;
+      put_path(json, "path", file.path);
+      json["space"] = space_name(wish.space);
+      json["policy"] = policy ? Json(format_policy(*policy)) : Json(nullptr);
+      json["changed"] = changed;
+      output.append(",\n").append(to_text(json));
+    } else if (options_.verbose || options_.dry_run) {
+      output += describe(file, wish.space, policy, directory, changed);
+    }
+    return changed && !options_.dry_run;
+  }
+
+  /// A line of a dump where a tag is set; a comment where one goes or stays.
+  std::string describe(const FileRef& file, Space space, const std::optional<Policy>& policy, bool directory,
+                       bool changed) const {
+    if (!changed && !options_.verbose) return {};
+    if (changed && policy) {
+      std::string line = format_dump_entry(DumpEntry{.path = std::string(file.path),
+                                                     .directory = directory,
+                                                     .user_space = space == Space::user,
+                                                     .policy = format_policy(*policy)});
+      if (!line.ends_with('\n')) line += '\n';
+      return line;
+    }
+    return fmt::format("# {}: {}\n", escape_path(file.path),
+                       !changed           ? "unchanged"
+                       : options_.dry_run ? "would be removed"
+                                          : "removed");
+  }
+
+  static bool no_room_for_xattr(int code) {
+    return code == EOPNOTSUPP || code == EROFS || code == ENOSPC || code == EDQUOT;
+  }
+
+  /// The database is root's; policyd enters the tag of a file's owner.
+  Result<SetOutcome> ask_policyd(const FileRef& file, Space space, const std::optional<Policy>& policy,
+                                 const Error& why) {
+    // Nothing can be said of what policyd would do but that it would be asked.
+    if (options_.dry_run) return SetOutcome::changed;
+    auto held = file.fd >= 0 ? Result<NamedFile>(NamedFile{}) : open_named(file.name, false);
+    if (!held) return tl::unexpected(held.error());
+    const int fd = file.fd >= 0 ? file.fd : held->fd.get();
+    auto outcome = requests_.request(fd, file.path, space, policy, options_.force);
+    if (!outcome && (outcome.error().code == ENOENT || outcome.error().code == ECONNREFUSED)) {
+      return fail(why.code, fmt::format("{}; then policyd keeps tags of users, but {}", why.message,
+                                        outcome.error().message));
+    }
+    return outcome;
+  }
+
+  Status learn_topology() {
+    if (topology_ || options_.force) return {};
+    auto topology = Topology::read();
+    if (!topology)
+      return with_context("cannot tell this machine's nodes (--force goes on)", topology.error());
+    topology_ = *std::move(topology);
+    return {};
+  }
+
+  /// Does this machine have the nodes that an absolute placement names?
+  Status check_nodes(const Policy& policy) {
+    if (options_.force || !policy.has_absolute_placement()) return {};
+    if (const Status learned = learn_topology(); !learned) return learned;
+    const std::string text = format_policy(policy);
+    if (policy.word == NodeWord::cpuless && topology_->cpuless().empty()) {
+      return fail(ENODEV, text + ": this machine has no memory-only node; --force sets it all the same");
+    }
+    NodeSet missing;
+    for (const WeightedNode& node : policy.nodes) {
+      if (!topology_->memory.contains(node.node)) missing.insert(node.node);
+    }
+    if (missing.empty()) return {};
+    return fail(ENODEV,
+                fmt::format("{}: this machine has no node {} (nodes with memory: {}); --force sets it all "
+                            "the same",
+                            text, missing.format(), topology_->memory.format()));
+  }
+
+  void print(std::string_view output) {
+    if (output.empty()) return;
+    // JSON objects come with a comma before each.
+    if (command_.json() && first_) output.remove_prefix(1);
+    first_ = false;
+    std::fwrite(output.data(), 1, output.size(), stdout);
+  }
+
+  Command& command_;
+  Options options_;
+  Wish wish_;
+  bool privileged_ = false;
+  std::unique_ptr<Stores> stores_;
+  std::shared_ptr<const RuleSet> rules_;
+  std::optional<Topology> topology_;
+  TagRequests requests_;
+  ChangeNotice notice_;
+  std::set<std::pair<dev_t, ino_t>> libraries_;
+  bool first_ = true;
+};
+
+int run(Command& command, Options options) {
+  const int forms = (options.remove ? 1 : 0) + (options.from_rules ? 1 : 0) +
+                    (options.restore.empty() ? 0 : 1) + (options.reference.empty() ? 0 : 1);
+  if (forms > 1) return command.usage_error("only one of -x, --restore, --from-rules and --reference");
+  std::vector<std::string>& names = command.names();
+  std::optional<Policy> policy;
+  if (forms == 0) {
+    if (names.empty()) return command.usage_error("no policy given");
+    const auto parsed = parse_policy(names.front());
+    if (!parsed) {
+      return command.usage_error(
+          fmt::format("policy '{}': {}", escape_text(names.front()), parsed.error().message));
+    }
+    policy = *parsed;
+    names.erase(names.begin());
+  }
+  if (options.restore.empty()) {
+    if (names.empty() && !command.null()) return command.usage_error("no file named");
+  } else if (!names.empty() || command.null() || options.recursive || options.libraries) {
+    return command.usage_error("--restore takes the files from the dump: no names, -0, -R or --libs");
+  }
+
+  const bool from_reference = !options.reference.empty();
+  SetFpolicy tool(command, std::move(options));
+  Status ready = tool.open();
+  if (ready && policy) ready = tool.wish_for(*policy);
+  if (ready && from_reference) ready = tool.wish_reference();
+  if (ready) {
+    tool.run();
+  } else {
+    command.error(ready.error().message);
+  }
+  return command.finish();
+}
+
+}  // namespace
+}  // namespace fpolicy::tools
+
+int main(int argc, char** argv) {
+  using namespace fpolicy::tools;
+  Command command("setfpolicy", "Tag files and directories with placement policies.",
+                  {"[OPTION...] POLICY FILE...", "[OPTION...] -x FILE...", "[OPTION...] --from-rules FILE...",
+                   "[OPTION...] --reference FILE FILE...", "[OPTION...] --restore DUMP"});
+  Options options;
+  CLI::App& app = command.app();
+  app.add_flag("-R,--recursive", options.recursive,
+               "Each regular file below directories, not the directories");
+  auto* system =
+      app.add_flag("--system", options.system, "System tags, which only root sets (root's default)");
+  app.add_flag("--user", options.user, "User tags, which owners set (others' default)")->excludes(system);
+  app.add_flag("-x,--remove", options.remove, "Remove tags; with -R those of directories, too");
+  add_text(app, "--restore", options.restore, "DUMP",
+           "Set what a dump of getfpolicy says ('-': standard input)");
+  app.add_flag("--from-rules", options.from_rules, "Store as tags what the rules say for each file");
+  add_text(app, "--reference", options.reference, "FILE", "Set the policy of this file's tag");
+  app.add_flag("--libs", options.libraries, "Also the shared libraries that executables load");
+  app.add_flag("-n,--dry-run", options.dry_run, "Show what would change, change nothing");
+  app.add_flag("--force", options.force, "Accept nodes this machine lacks; overwrite tags not understood");
+  app.add_flag("-v,--verbose", options.verbose, "Show what is done, and what policyd could not be told");
+  options.links.add_to(app);
+  command.add_null();
+  command.add_json();
+  options.locations.add_to(app, true);
+  command.add_names("ARGUMENT", "The policy, then files and directories");
+  if (const auto status = command.parse(argc, argv)) return *status;
+  return run(command, std::move(options));
+}
