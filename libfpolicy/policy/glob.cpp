@@ -25,7 +25,7 @@ class PatternParser {
   explicit PatternParser(std::string_view text) : text_(text) {}
 
   tl::expected<Pattern, SyntaxError> run() {
-    if (!components()) return tl::unexpected<SyntaxError>(std::move(*error_));
+    if (!components()) return tl::unexpected<SyntaxError>(std::move(error_));
     return std::move(pattern_);
   }
 
@@ -191,7 +191,7 @@ class PatternParser {
   std::size_t at_ = 0;
   std::size_t globstars_ = 0;
   Pattern pattern_;
-  std::optional<SyntaxError> error_;
+  SyntaxError error_;
 };
 
 /// A set of positions in a glob: as many as tokens, and the end.

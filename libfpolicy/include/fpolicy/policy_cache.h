@@ -30,7 +30,8 @@ class FPOLICY_API PolicyCache {
 
   static constexpr std::size_t default_capacity = 65536;
 
-  /// Holds at most `capacity` entries, and always the last half of that many that were used.
+  /// Holds at most `capacity` entries, a power of two (else the next one). What has not been found for long
+  /// goes first.
   explicit PolicyCache(std::size_t capacity = default_capacity);
   ~PolicyCache();
 
@@ -39,7 +40,8 @@ class FPOLICY_API PolicyCache {
 
   /// Counts calls of invalidate(). Read it before resolving, and give it to insert.
   [[nodiscard]] std::uint64_t generation() const;
-  /// Does nothing if invalidate() has been called since `generation` was read: what was resolved may be old.
+  /// `effective`: not null; also for files without a policy. Does nothing if invalidate() has been called
+  /// since `generation` was read: what was resolved may be old.
   void insert(const Key& key, std::shared_ptr<const Effective> effective, std::uint64_t generation);
 
   /// Forgets everything.
