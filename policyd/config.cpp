@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "config.h"
 
-#include <fpolicy/fd.h>
+#include <fpolicy/open_file.h>
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <toml++/toml.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <functional>
 #include <initializer_list>
 #include <optional>
@@ -129,27 +126,15 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
     reader.refuse_others(*table, {"directory"});
     reader.path(*table, "directory", config.rules_directory);
   }
-  if (reader.error()) return tl::unexpected(*reader.error());
+  if (const std::optional<Error>& error = reader.error()) return tl::unexpected(*error);
   return config;
 }
 
 Result<Config> load_config(const std::string& path, bool required) {
-  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
-  if (!fd) {
-    if (errno == ENOENT && !required) return Config{};
-    return fail_errno("open", path);
-  }
-  std::string text;
-  std::array<char, 4096> buffer{};
-  while (true) {
-    const ssize_t count = ::read(fd.get(), buffer.data(), buffer.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return fail_errno("read", path);
-    if (count == 0) break;
-    text.append(buffer.data(), static_cast<std::size_t>(count));
-    if (text.size() > longest_config) return fail_errno("read", path, EFBIG);
-  }
-  return parse_config(text, path);
+  const auto text = read_text(path, longest_config);
+  if (text) return parse_config(*text, path);
+  if (text.error().code == ENOENT && !required) return Config{};
+  return tl::unexpected(text.error());
 }
 
 }  // namespace fpolicy::policyd

@@ -4,16 +4,14 @@
 #include "interface.h"
 #include "journal.h"
 
+#include <fpolicy/open_file.h>
 #include <fpolicy/privilege.h>
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -31,11 +29,6 @@ constexpr std::uint64_t rules_debounce_usec = 50'000;
 constexpr std::chrono::seconds patience{5};
 /// Work on one file that takes longer is worth a word in Status.
 constexpr std::chrono::seconds suspicious{60};
-
-Status make_directory(const std::string& path, mode_t mode) {
-  if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) return fail_errno("mkdir", path);
-  return {};
-}
 
 }  // namespace
 
@@ -72,12 +65,12 @@ Daemon::~Daemon() {
 Status Daemon::lock_state() {
   if (auto made = make_directory(options_.state_directory, 0700); !made) return made;
   const std::string path = options_.state_directory + "/policyd.lock";
-  lock_ = Fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!lock_) return fail_errno("open", path);
-  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return fail_errno("flock", path);
+  auto lock = lock_file(path);
+  if (!lock) {
+    if (lock.error().code != EWOULDBLOCK) return tl::unexpected(lock.error());
     return fail(EALREADY, fmt::format("another policyd has {}", options_.state_directory));
   }
+  lock_ = std::move(*lock);
   return {};
 }
 

@@ -5,7 +5,6 @@
 
 #include <fpolicy/tree.h>
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -44,40 +43,11 @@ constexpr int sweep_share = 16;
 
 const std::uint64_t page_bytes = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 
-std::int64_t birth_of(int fd) {
-  struct statx status{};
-  if (::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BTIME, &status) != 0 ||
-      (status.stx_mask & STATX_BTIME) == 0) {
-    return 0;
-  }
-  return status.stx_btime.tv_sec * 1'000'000'000 + status.stx_btime.tv_nsec;
-}
-
-/// The file's path, if it leads to the file from here, too: what readlink tells of a file of another mount
-/// namespace is its path there.
-std::string verified_path(int fd, const struct stat& status) {
-  auto path = path_of(fd);
-  struct stat found{};
-  if (!path || ::lstat(path->c_str(), &found) != 0 || found.st_dev != status.st_dev ||
-      found.st_ino != status.st_ino) {
-    return {};
-  }
-  return std::move(*path);
-}
-
 /// A user's placement holds within the nodes of the job only.
 Target confine(Target target, const NodeSet& allowed) {
   target.nodes = target.nodes & allowed;
   std::erase_if(target.slots, [&allowed](unsigned node) { return !allowed.contains(node); });
   return target;
-}
-
-/// For reading: through the descriptor, not a path. Non-blocking: a lease that somebody holds is not waited
-/// for.
-Result<Fd> open_for_reading(int fd, const std::string& path) {
-  Fd file(::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (!file) return fail_errno("open", path);
-  return file;
 }
 
 std::string cgroup_name(const std::string& path) {
@@ -342,10 +312,10 @@ void Enforcer::catalogue(Pass& pass) {
       }
       return true;
     }
-    struct stat found{};
-    if (::fstat(file->get(), &found) != 0) return true;
-    if (S_ISDIR(found.st_mode)) {
-      const std::string path = verified_path(file->get(), found);
+    const auto found = file_info(file->get());
+    if (!found) return true;
+    if (found->is_directory()) {
+      const std::string path = path_here(file->get(), found->key);
       if (!path.empty()) tree(path, pass);
     } else {
       open_file(file->get(), "", std::nullopt, pass, false);
@@ -369,13 +339,13 @@ void Enforcer::sweep() {
       continue;
     }
     Subject subject{.fd = file->get(),
-                    .key = key,
+                    .info = {},
                     .path = "",
                     .uid = known->uid,
                     .allowed = known->allowed,
                     .mapped = known->mapped,
                     .priority = pass.priority};
-    if (::fstat(subject.fd, &subject.status) != 0) continue;
+    if (!inspect(subject)) continue;
     if (const auto effective = lookup(subject)) pass.add(enforce(subject, *effective));
   }
   swept_ = Clock::now();
@@ -394,13 +364,13 @@ void Enforcer::retry(const FileKey& key) {
     return;
   }
   Subject subject{.fd = file->get(),
-                  .key = key,
+                  .info = {},
                   .path = "",
                   .uid = known->uid,
                   .allowed = known->allowed,
                   .mapped = known->mapped,
                   .priority = Priority::background};
-  if (::fstat(subject.fd, &subject.status) != 0) return;
+  if (!inspect(subject)) return;
   if (const auto effective = lookup(subject)) {
     const Applied applied = enforce(subject, *effective);
     if (applied.moved_pages > 0) report(EventKind::retry, "", fmt::format("{}: tried again", applied.path));
@@ -412,13 +382,12 @@ void Enforcer::retry(const FileKey& key) {
 
 Result<Fd> Enforcer::reopen(const KnownFile& file) const {
   const auto is_it = [&file](int fd) {
-    struct stat status{};
-    return ::fstat(fd, &status) == 0 && FileKey{status.st_dev, status.st_ino} == file.key &&
-           birth_of(fd) == file.birth_ns;
+    const auto info = file_info(fd);
+    return info && info->key == file.key && info->birth_ns == file.birth_ns;
   };
   if (!file.path.empty()) {
-    Fd fd(::open(file.path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
-    if (fd && is_it(fd.get())) return fd;
+    auto fd = open_path_only(file.path);
+    if (fd && is_it(fd->get())) return std::move(*fd);
   }
   if (file.mapped) {
     auto process = Process::open(file.mapped->pid);
@@ -466,18 +435,17 @@ void Enforcer::mapped_file(const Process& process, const ProcessStatus& status, 
   const auto file = process.open_mapped(mapping);
   if (!file) return;
   Subject subject{.fd = file->get(),
-                  .key = {},
+                  .info = {},
                   .path = "",
                   .uid = status.uid,
                   .allowed = status.allowed_nodes,
                   .mapped = MappedAt{.pid = process.pid(), .mapping = mapping},
                   .priority = pass.priority};
-  if (::fstat(subject.fd, &subject.status) != 0 || !S_ISREG(subject.status.st_mode)) return;
-  subject.key = {.device = subject.status.st_dev, .inode = subject.status.st_ino};
-  if (pass.seen.contains(subject.key)) return;
+  if (!inspect(subject)) return;
+  if (pass.seen.contains(subject.info.key)) return;
   const auto effective = lookup(subject);
   if (!effective || (!pass.below.empty() && !is_below(subject.path, pass.below))) return;
-  pass.seen.insert(subject.key);
+  pass.seen.insert(subject.info.key);
   pass.add(enforce(subject, *effective));
 }
 
@@ -549,20 +517,19 @@ void Enforcer::tree(const std::string& path, Pass& pass) {
 void Enforcer::open_file(int fd, const std::string& path, const std::optional<Asker>& asker, Pass& pass,
                          bool is_asked_for) {
   Subject subject{.fd = fd,
-                  .key = {},
+                  .info = {},
                   .path = path,
                   .uid = 0,
                   .allowed = parts_.topology->memory,
                   .mapped = std::nullopt,
                   .priority = pass.priority};
-  if (::fstat(fd, &subject.status) != 0 || !S_ISREG(subject.status.st_mode)) return;
-  subject.key = {.device = subject.status.st_dev, .inode = subject.status.st_ino};
-  if (!pass.seen.insert(subject.key).second) return;
-  subject.uid = subject.status.st_uid;
+  if (!inspect(subject)) return;
+  if (!pass.seen.insert(subject.info.key).second) return;
+  subject.uid = subject.info.owner;
   if (asker) subject.allowed = asker->allowed;
   // Whose job: the last that was seen to map it.
-  if (const KnownFile* known = known_.find(subject.key);
-      known != nullptr && known->mapped && known->birth_ns == birth_of(fd)) {
+  if (const KnownFile* known = known_.find(subject.info.key);
+      known != nullptr && known->mapped && known->birth_ns == subject.info.birth_ns) {
     subject.uid = known->uid;
     subject.allowed = known->allowed;
     subject.mapped = known->mapped;
@@ -571,23 +538,30 @@ void Enforcer::open_file(int fd, const std::string& path, const std::optional<As
   if (effective) {
     pass.add(enforce(subject, *effective));
   } else {
-    known_.erase(subject.key);
+    known_.erase(subject.info.key);
     if (is_asked_for && pass.each) pass.each({.path = subject.path, .policy = "", .reason = ""});
   }
 }
 
 // One file.
 
+/// False for what is no regular file.
+bool Enforcer::inspect(Subject& subject) {
+  auto info = file_info(subject.fd);
+  if (!info || !info->is_regular()) return false;
+  subject.info = *info;
+  return true;
+}
+
 std::shared_ptr<const Effective> Enforcer::lookup(Subject& subject) {
   if (Clock::now() - lookups_since_ > longest_lookup) forget_lookups();
-  const timespec& changed = subject.status.st_ctim;
-  const PolicyCache::Key key{.device = subject.key.device,
-                             .inode = subject.key.inode,
-                             .ctime_ns = changed.tv_sec * 1'000'000'000 + changed.tv_nsec,
+  const PolicyCache::Key key{.device = subject.info.key.device,
+                             .inode = subject.info.key.inode,
+                             .ctime_ns = subject.info.ctime_ns,
                              .job_uid = subject.uid};
   auto effective = cache_.find(key);
   if (!effective || effective->source != Source::none) {
-    if (subject.path.empty()) subject.path = verified_path(subject.fd, subject.status);
+    if (subject.path.empty()) subject.path = path_here(subject.fd, subject.info.key);
   }
   if (!effective) {
     const auto generation = cache_.generation();
@@ -670,7 +644,7 @@ Applied Enforcer::place(Subject& subject, const Effective& effective, Applied ap
     report_error(file.error());
     return applied;
   }
-  Frame frame(this, subject.key, subject.path);
+  Frame frame(this, subject.info.key, subject.path);
   const auto report = enforce_file(file->get(), *target, *parts_.topology, options(subject, is_users, frame));
   if (!report) {
     applied.reason = report.error().message;
@@ -696,7 +670,7 @@ Applied Enforcer::place(Subject& subject, const Effective& effective, Applied ap
 Applied Enforcer::stay(Subject& subject, const Effective& effective, Applied applied) {
   applied.state = FileState::ok;
   // Nobody takes the pages of a file along that nobody maps.
-  const KnownFile* known = known_.find(subject.key);
+  const KnownFile* known = known_.find(subject.info.key);
   if (!subject.mapped && known == nullptr) return applied;
   const auto file = open_for_reading(subject.fd, subject.path);
   if (!file) {
@@ -706,14 +680,14 @@ Applied Enforcer::stay(Subject& subject, const Effective& effective, Applied app
   }
   const bool is_users = effective.from_user;
   std::vector<PageRun> home;
-  if (known != nullptr && known->home && known->birth_ns == birth_of(subject.fd)) {
+  if (known != nullptr && known->home && known->birth_ns == subject.info.birth_ns) {
     home = *known->home;
     // A user's file does not leave the nodes of the job.
     if (is_users)
       std::erase_if(home, [&](const PageRun& run) { return !subject.allowed.contains(run.node); });
   }
   std::vector<PageRun> now;
-  Frame frame(this, subject.key, subject.path);
+  Frame frame(this, subject.info.key, subject.path);
   PlacementOptions choice = options(subject, is_users, frame);
   choice.runs = &now;
   const auto report = home.empty() ? audit_file(file->get(), Target{}, *parts_.topology, choice)
@@ -739,14 +713,14 @@ Applied Enforcer::stay(Subject& subject, const Effective& effective, Applied app
 void Enforcer::settle(const Subject& subject, const Applied& applied, bool is_users,
                       std::optional<std::vector<PageRun>> home) {
   ++parts_.counters->files_enforced;
-  const KnownFile* before = known_.find(subject.key);
+  const KnownFile* before = known_.find(subject.info.key);
   // What is in order and was not out of order before is no news.
   const auto state_before = before == nullptr ? FileState::ok : before->state;
   const bool is_news = applied.moved_pages > 0 || state_before != applied.state ||
                        (before != nullptr && before->reason != applied.reason);
   const auto waited = before == nullptr ? 0ms : before->backoff;
-  KnownFile file{.key = subject.key,
-                 .birth_ns = birth_of(subject.fd),
+  KnownFile file{.key = subject.info.key,
+                 .birth_ns = subject.info.birth_ns,
                  .path = subject.path,
                  .mapped = subject.mapped,
                  .uid = subject.uid,
@@ -767,7 +741,7 @@ void Enforcer::settle(const Subject& subject, const Applied& applied, bool is_us
       const auto most = Clock::now() + config_.longest_retry;
       delay = std::max(delay, std::chrono::ceil<milliseconds>(std::min(ready, most) - Clock::now()));
     }
-    schedule_retry(subject.key, delay);
+    schedule_retry(subject.info.key, delay);
   }
   known_.put(std::move(file));
   waiting_for_retry_ = known_.waiting();
@@ -842,17 +816,16 @@ Result<std::vector<JobInfo>> Enforcer::jobs() {
             const auto file = process->open_mapped(mapping);
             if (!file) continue;
             Subject subject{.fd = file->get(),
-                            .key = {},
+                            .info = {},
                             .path = "",
                             .uid = status->uid,
                             .allowed = {},
                             .mapped = std::nullopt};
-            if (::fstat(subject.fd, &subject.status) != 0 || !S_ISREG(subject.status.st_mode)) continue;
-            subject.key = {.device = subject.status.st_dev, .inode = subject.status.st_ino};
+            if (!inspect(subject)) continue;
             const auto effective = lookup(subject);
             if (!effective || !effective->policy) continue;
             ++job.tagged_files;
-            if (const KnownFile* known = known_.find(subject.key))
+            if (const KnownFile* known = known_.find(subject.info.key))
               job.misplaced_pages += known->misplaced_pages;
           }
         }

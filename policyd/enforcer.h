@@ -12,14 +12,13 @@
 
 #include <fpolicy/cgroup.h>
 #include <fpolicy/mounted.h>
+#include <fpolicy/open_file.h>
 #include <fpolicy/placement.h>
 #include <fpolicy/policy_cache.h>
 #include <fpolicy/process.h>
 #include <fpolicy/resolver.h>
 #include <fpolicy/store.h>
 #include <fpolicy/topology.h>
-
-#include <sys/stat.h>
 
 #include <atomic>
 #include <functional>
@@ -105,8 +104,7 @@ class Enforcer {
   /// A file that a policy may name, held open (O_PATH).
   struct Subject {
     int fd = -1;
-    FileKey key;
-    struct stat status{};
+    FileInfo info{};
     std::string path;  ///< in our mount namespace; empty where it has none
     uid_t uid = 0;     ///< whose job maps it; its owner where nobody does
     NodeSet allowed;   ///< nodes of that job
@@ -135,6 +133,7 @@ class Enforcer {
                  bool is_asked_for);
   Result<Fd> reopen(const KnownFile& file) const;
 
+  [[nodiscard]] static bool inspect(Subject& subject);
   [[nodiscard]] std::shared_ptr<const Effective> lookup(Subject& subject);
   Applied enforce(Subject& subject, const Effective& effective);
   Applied place(Subject& subject, const Effective& effective, Applied applied);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <fpolicy/node_set.h>
+#include <fpolicy/open_file.h>
 #include <fpolicy/placement.h>
 #include <fpolicy/process.h>
 
@@ -19,13 +20,6 @@
 #include <vector>
 
 namespace fpolicy::policyd {
-
-/// st_dev and st_ino: names a file while somebody holds it; else compare the birth time as well.
-struct FileKey {
-  dev_t device = 0;
-  ino_t inode = 0;
-  friend bool operator==(const FileKey&, const FileKey&) = default;
-};
 
 struct FileKeyHash {
   std::size_t operator()(const FileKey& key) const noexcept {

@@ -3,6 +3,7 @@
 
 #include "interface.h"
 
+#include <fpolicy/open_file.h>
 #include <fpolicy/privilege.h>
 #include <fpolicy/process.h>
 #include <fpolicy/rules.h>
@@ -10,7 +11,6 @@
 
 #include <fmt/format.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -321,11 +321,11 @@ Status Methods::check_users_files(const Call& call) const {
     const auto is_here = parts_.mounts->contains_file(file.get());
     if (!is_here) return tl::unexpected(is_here.error());
     if (!*is_here) return fail(EPERM, "a file's filesystem is not mounted where policyd runs");
-    struct stat status{};
-    if (::fstat(file.get(), &status) != 0) return fail_errno("stat", "descriptor");
+    const auto info = file_info(file.get());
+    if (!info) return tl::unexpected(info.error());
     if (call.peer.uid == 0) continue;
-    if (!S_ISREG(status.st_mode)) return fail(EPERM, "only root may ask for what is no regular file");
-    if (status.st_uid != call.peer.uid) return fail(EPERM, "only root or a file's owner may ask for it");
+    if (!info->is_regular()) return fail(EPERM, "only root may ask for what is no regular file");
+    if (info->owner != call.peer.uid) return fail(EPERM, "only root or a file's owner may ask for it");
   }
   return {};
 }

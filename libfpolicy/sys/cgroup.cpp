@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "sys/mountinfo.h"
+#include "sys/read_file.h"
 
 #include <fpolicy/cgroup.h>
 
@@ -26,24 +27,6 @@ bool is_gone(int code) {
   return code == ENOENT || code == ENODEV;
 }
 
-Result<std::string> read_text(int directory, const char* name, const std::string& cgroup) {
-  const Fd fd(::openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (!fd) return fail_errno("open", fmt::format("{}/{}", cgroup, name));
-  std::string text;
-  while (text.size() < longest_file) {
-    constexpr std::size_t piece = 4096;
-    const std::size_t size = text.size();
-    text.resize(size + piece);
-    const ssize_t count = ::read(fd.get(), text.data() + size, piece);
-    const int error = errno;
-    text.resize(size + static_cast<std::size_t>(count > 0 ? count : 0));
-    if (count < 0 && error == EINTR) continue;
-    if (count < 0) return fail_errno("read", fmt::format("{}/{}", cgroup, name), error);
-    if (count == 0) break;
-  }
-  return text;
-}
-
 /// Names of the cgroups directly below.
 Result<std::vector<std::string>> children(int directory, const std::string& cgroup) {
   const int copy = ::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -67,7 +50,7 @@ Result<std::vector<std::string>> children(int directory, const std::string& cgro
 
 Status visit_tree(const Fd& directory, const std::string& cgroup, bool recursive, unsigned depth,
                   const Visit& visit, bool& go_on) {
-  const auto text = read_text(directory.get(), "cgroup.procs", cgroup);
+  const auto text = sys::read_file(directory.get(), "cgroup.procs", longest_file);
   std::vector<pid_t> processes;
   if (text) {
     auto parsed = parse_cgroup_procs(*text);
@@ -76,7 +59,7 @@ Status visit_tree(const Fd& directory, const std::string& cgroup, bool recursive
   } else if (text.error().code == EOPNOTSUPP) {
     // The processes of a threaded cgroup stand in its nearest ancestor that is no threaded one; the threads'
     // ids serve as well as names of them.
-    const auto threads = read_text(directory.get(), "cgroup.threads", cgroup);
+    const auto threads = sys::read_file(directory.get(), "cgroup.threads", longest_file);
     if (threads) {
       auto parsed = parse_cgroup_procs(*threads);
       if (!parsed) return with_context(cgroup, parsed.error());
@@ -140,7 +123,7 @@ Result<CgroupTree> CgroupTree::open(const std::string& root) {
 }
 
 Result<bool> CgroupTree::has_cpuset() const {
-  const auto text = read_text(directory_.get(), "cgroup.controllers", mount_point_);
+  const auto text = sys::read_file(directory_.get(), "cgroup.controllers", longest_file);
   if (!text) return tl::unexpected(text.error());
   std::string_view rest = *text;
   while (!rest.empty()) {
@@ -153,7 +136,7 @@ Result<bool> CgroupTree::has_cpuset() const {
 }
 
 Result<std::uint64_t> CgroupTree::count() const {
-  const auto text = read_text(directory_.get(), "cgroup.stat", mount_point_);
+  const auto text = sys::read_file(directory_.get(), "cgroup.stat", longest_file);
   if (!text) return tl::unexpected(text.error());
   constexpr std::string_view key = "nr_descendants ";
   const auto at = text->find(key);
@@ -178,7 +161,7 @@ Result<std::optional<NodeSet>> CgroupTree::effective_mems(const std::string& cgr
   std::string path = cgroup;
   while (true) {
     const std::string name = path.empty() ? "cpuset.mems.effective" : path + "/cpuset.mems.effective";
-    const auto text = read_text(directory_.get(), name.c_str(), mount_point_);
+    const auto text = sys::read_file(directory_.get(), name, longest_file);
     if (text) {
       auto nodes = NodeSet::parse(*text);
       if (!nodes) return with_context(name, nodes.error());

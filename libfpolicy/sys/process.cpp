@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
+#include "sys/read_file.h"
+
 #include <fpolicy/process.h>
 
 #include <dirent.h>
@@ -88,23 +90,6 @@ Result<std::size_t> parse_lines(std::string_view text, std::size_t& line_number,
     used = text.size() - rest.size();
   }
   return used;
-}
-
-/// The whole of a small file of /proc, at most `longest` bytes.
-Result<std::string> read_text(int directory, const char* name, std::size_t longest) {
-  const Fd fd(::openat(directory, name, O_RDONLY | O_CLOEXEC));
-  if (!fd) return fail_errno("open", name, errno == ENOENT ? ESRCH : errno);
-  std::string text(longest, '\0');
-  std::size_t size = 0;
-  while (size < longest) {
-    const ssize_t count = ::read(fd.get(), text.data() + size, longest - size);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return fail_errno("read", name);
-    if (count == 0) break;
-    size += static_cast<std::size_t>(count);
-  }
-  text.resize(size);
-  return text;
 }
 
 /// Nothing where the kernel has no such query.
@@ -208,7 +193,7 @@ Result<Process> Process::open(pid_t pid, const std::string& root) {
 
 Result<ProcessStatus> Process::status() const {
   // Under 2 KiB, but for Mems_allowed and Groups, which grow with the machine and the user.
-  const auto text = read_text(directory_.get(), "status", 1U << 20U);
+  const auto text = sys::read_file(directory_.get(), "status", 1U << 20U);
   if (!text) return tl::unexpected(text.error());
   return parse_process_status(*text);
 }
