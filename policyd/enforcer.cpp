@@ -183,12 +183,13 @@ void Enforcer::schedule_changed_paths(std::vector<std::string> paths) {
   schedule_start();
 }
 
-void Enforcer::schedule_changed_files(std::vector<Fd> files, Asker asker, std::function<void()> done) {
+void Enforcer::schedule_changed_files(std::vector<Fd> files, const Asker& asker,
+                                      const std::function<void()>& done) {
   const auto shared = std::make_shared<const std::vector<Fd>>(std::move(files));
   const bool fits = parts_.queue->push({.priority = Priority::tag,
                                         .key = fmt::format("changed:{}", ++changes_),
                                         .due = {},
-                                        .run = [this, shared, asker = std::move(asker), done] {
+                                        .run = [this, shared, asker, done] {
                                           forget_lookups();
                                           Pass pass;
                                           pass.priority = Priority::tag;

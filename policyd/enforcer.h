@@ -82,7 +82,7 @@ class Enforcer {
   void schedule_start();
   void schedule_changed_paths(std::vector<std::string> paths);
   /// `done` is called by the worker when it is through with them.
-  void schedule_changed_files(std::vector<Fd> files, Asker asker, std::function<void()> done);
+  void schedule_changed_files(std::vector<Fd> files, const Asker& asker, const std::function<void()>& done);
   void schedule_config(const Config& config);
   void schedule_rules_changed();
   [[nodiscard]] std::uint64_t waiting_for_retry() const { return waiting_for_retry_; }

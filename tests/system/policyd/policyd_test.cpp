@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// The daemon as a process, on this machine as it is: it must run, and say what it cannot do here.
+#include <fpolicy/varlink.h>
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace fpolicy {
+namespace {
+
+using nlohmann::json;
+using namespace std::chrono_literals;
+
+class PolicydTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+    std::string name = "/var/tmp/policyd-test-XXXXXX";
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    directory = name;
+    std::filesystem::create_directory(directory + "/rules");
+    configure("[rules]\ndirectory = \"" + directory + "/rules\"\n");
+  }
+  void TearDown() override {
+    if (pid > 0) {
+      ::kill(pid, SIGKILL);
+      ::waitpid(pid, nullptr, 0);
+    }
+    if (!directory.empty()) std::filesystem::remove_all(directory);
+  }
+
+  void configure(const std::string& text) const { std::ofstream(directory + "/policyd.toml") << text; }
+  pid_t start(const std::string& socket = "/socket") const {
+    std::vector<std::string> words{FPOLICY_POLICYD,   "--config",           directory + "/policyd.toml",
+                                   "--state-dir",     directory + "/state", "--socket",
+                                   directory + socket};
+    std::vector<char*> arguments;
+    for (std::string& word : words) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      const int log = ::open((directory + "/log").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+      ::dup2(log, STDERR_FILENO);
+      ::execv(arguments[0], arguments.data());
+      ::_exit(127);
+    }
+    return child;
+  }
+  static int status_of(pid_t child) {
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+  std::string log() const {
+    std::ifstream file(directory + "/log");
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  void run() {
+    pid = start();
+    EXPECT_TRUE(wait_for([this] { return call("Status").has_value(); })) << log();
+  }
+  Result<json> call(const std::string& method, const json& parameters = json::object(),
+                    std::span<const int> fds = {}) const {
+    auto connection = varlink::Connection::connect(directory + "/socket");
+    if (!connection) return tl::unexpected(connection.error());
+    return connection->call("io.fpolicy.Policyd." + method, parameters, fds);
+  }
+  static bool wait_for(const std::function<bool()>& condition) {
+    for (int i = 0; i < 2000; ++i) {
+      if (condition()) return true;
+      std::this_thread::sleep_for(10ms);
+    }
+    return false;
+  }
+  std::uint64_t counter(const char* name) const {
+    return call("Status").value()["counters"][name].get<std::uint64_t>();
+  }
+  /// A file with one MiB and a system tag; false where this filesystem has no such tags.
+  static bool tag(const std::string& path, const std::string& value) {
+    return ::setxattr(path.c_str(), "security.fpolicy", value.data(), value.size(), 0) == 0;
+  }
+
+  std::string directory;
+  pid_t pid = 0;
+};
+
+TEST_F(PolicydTest, RunsAndSaysWhatItCannotDoHere) {
+  run();
+  const auto status = call("Status");
+  ASSERT_TRUE(status) << status.error().message;
+  EXPECT_EQ((*status)["pid"], pid);
+  const std::string limits = (*status)["limits"].dump();
+  EXPECT_EQ((*status)["nodes"] == "0", limits.find("one memory node") != std::string::npos) << limits;
+  EXPECT_EQ((*status)["watching"], limits.find("moves of jobs are not noticed") == std::string::npos)
+      << limits;
+}
+
+TEST_F(PolicydTest, StopsCleanly) {
+  run();
+  ::kill(pid, SIGTERM);
+  EXPECT_EQ(status_of(pid), 0);
+  pid = 0;
+  EXPECT_FALSE(std::filesystem::exists(directory + "/socket"));
+}
+
+TEST_F(PolicydTest, TheSecondOnOneStateDirectoryEndsWith2) {
+  run();
+  EXPECT_EQ(status_of(start("/other")), 2);
+  EXPECT_EQ(log(), "policyd: another policyd has " + directory + "/state\n");
+  EXPECT_TRUE(call("Status")) << "the first lives on";
+}
+
+TEST_F(PolicydTest, AfterKill9TheNextStarts) {
+  run();
+  ::kill(pid, SIGKILL);
+  status_of(pid);
+  run();
+}
+
+TEST_F(PolicydTest, AWrongConfigurationEndsWith2AndItsPlace) {
+  configure("[enforcement]\nbandwith_mib = 5\n");
+  EXPECT_EQ(status_of(start()), 2);
+  EXPECT_EQ(log(), "policyd: " + directory + "/policyd.toml:2:1: unknown key \"bandwith_mib\"\n");
+}
+
+TEST_F(PolicydTest, AReloadThatFailsLeavesWhatWasInForce) {
+  std::ofstream(directory + "/rules/a.rules") << "/srv/**\tbind:0\n";
+  run();
+  EXPECT_EQ(call("Status").value()["rules"], 1);
+  std::ofstream(directory + "/rules/b.rules") << "/srv/**\tbond:0\n";
+  const auto reloaded = call("Reload");
+  ASSERT_FALSE(reloaded);
+  EXPECT_TRUE(reloaded.error().message.starts_with(directory + "/rules/b.rules:1:"))
+      << reloaded.error().message;
+  EXPECT_EQ(call("Status").value()["rules"], 1);
+  EXPECT_TRUE(wait_for(
+      [&] { return call("Status").value()["limits"].dump().find("b.rules:1:") != std::string::npos; }));
+  // Corrected: noticed without being told.
+  std::ofstream(directory + "/rules/b.rules") << "/opt/**\tbind:0\n";
+  EXPECT_TRUE(wait_for([&] { return call("Status").value()["rules"] == 2; }));
+  // The same by signal, with the configuration.
+  configure("[rules]\ndirectory = \"/nonexistent\"\n");
+  ::kill(pid, SIGHUP);
+  EXPECT_TRUE(wait_for([&] { return call("Status").value()["rules"] == 0; }));
+}
+
+TEST_F(PolicydTest, AChangedTagIsEnforcedAndToldOf) {
+  run();
+  const std::string path = directory + "/data";
+  std::ofstream(path) << std::string(1U << 20U, 'x');
+  if (!tag(path, "1 bind:0")) GTEST_SKIP() << "no xattrs in " << directory;
+  ASSERT_TRUE(call("Changed", {{"paths", {path}}, {"fds", 0}}));
+  EXPECT_TRUE(wait_for([&] { return counter("files_enforced") == 1; }));
+  const auto applied = call("Apply", {{"paths", {path, "/nonexistent"}}, {"fds", 0}});
+  ASSERT_TRUE(applied) << applied.error().message;
+  ASSERT_EQ((*applied)["files"].size(), 1U);
+  const json& file = (*applied)["files"][0];
+  EXPECT_EQ(file["path"], path);
+  EXPECT_EQ(file["policy"], "bind:0");
+  EXPECT_EQ(file["resident_pages"], (1 << 20) / ::sysconf(_SC_PAGESIZE));
+  EXPECT_EQ(file["state"], "ok");
+  ASSERT_EQ((*applied)["errors"].size(), 1U);
+  EXPECT_EQ((*applied)["errors"][0]["path"], "/nonexistent");
+}
+
+TEST_F(PolicydTest, ADirectoryTagReachesTheFilesBelow) {
+  run();
+  const std::string below = directory + "/lib/deep";
+  std::filesystem::create_directories(below);
+  std::ofstream(below + "/a") << "x";
+  std::ofstream(directory + "/lib/b") << "x";
+  if (!tag(directory + "/lib", "1 bind:0")) GTEST_SKIP() << "no xattrs in " << directory;
+  ASSERT_TRUE(call("Changed", {{"paths", {directory + "/lib"}}, {"fds", 0}}));
+  EXPECT_TRUE(wait_for([&] { return counter("files_enforced") == 2; }));
+}
+
+TEST_F(PolicydTest, AnUnknownTagIsNotApplied) {
+  run();
+  const std::string path = directory + "/data";
+  std::ofstream(path) << "x";
+  if (!tag(path, "9 bind:0")) GTEST_SKIP() << "no xattrs in " << directory;
+  EXPECT_EQ(call("Apply", {{"paths", {path}}, {"fds", 0}}).value()["files"][0]["state"], "unsupported");
+}
+
+TEST_F(PolicydTest, OtherUsersMayDoWhatTheyMayDo) {
+  run();
+  ASSERT_EQ(::chmod(directory.c_str(), 0755), 0);
+  const std::string mine = directory + "/mine";
+  const std::string theirs = directory + "/theirs";
+  for (const auto& path : {mine, theirs}) std::ofstream(path) << "x";
+  ASSERT_EQ(::chown(mine.c_str(), 1000, 1000), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::setgid(1000) != 0 || ::setuid(1000) != 0) ::_exit(100);
+    const Fd own(::open(mine.c_str(), O_RDONLY | O_CLOEXEC));
+    const Fd other(::open(theirs.c_str(), O_RDONLY | O_CLOEXEC));
+    const std::array own_fds{own.get()};
+    const std::array other_fds{other.get()};
+    const json one_file{{"paths", json::array()}, {"fds", 1}};
+    const auto denied = [](const Result<json>& reply) { return !reply && reply.error().code == EPERM; };
+    const std::array checks{
+        call("Status").has_value(),
+        denied(call("Reload")),
+        denied(call("Events", {{"follow", false}})),
+        denied(call("Apply", {{"paths", json::array()}, {"fds", 0}})),
+        denied(call("Apply", {{"paths", {theirs}}, {"fds", 0}})),
+        denied(call("Changed", {{"paths", {mine}}, {"fds", 0}})),
+        denied(call("Apply", one_file, other_fds)),
+        call("Apply", one_file, own_fds).has_value(),
+        call("Changed", one_file, own_fds).has_value(),
+        denied(call("SetTag", {{"space", "system"}, {"policy", "bind:0"}, {"path", mine}, {"force", false}},
+                    own_fds)),
+        denied(call("SetTag", {{"space", "user"}, {"policy", "bind:0"}, {"path", theirs}, {"force", false}},
+                    other_fds)),
+        denied(call("SetTag", {{"space", "user"}, {"policy", "bind:0,pin"}, {"path", mine}, {"force", false}},
+                    own_fds)),
+        call("SetTag", {{"space", "user"}, {"policy", "bind:0"}, {"path", mine}, {"force", false}}, own_fds)
+            .has_value(),
+        call("FindRecords", {{"space", "user"}, {"fds", 1}}, own_fds).value()["records"].size() == 1,
+        call("RemoveTag", {{"space", "user"}, {"path", mine}}, own_fds).value()["changed"].get<bool>()};
+    for (std::size_t i = 0; i < checks.size(); ++i) {
+      if (!checks.at(i)) ::_exit(static_cast<int>(i) + 1);
+    }
+    ::_exit(0);
+  }
+  EXPECT_EQ(status_of(child), 0) << "the number of the check that failed";
+}
+
+TEST_F(PolicydTest, NeedsRoot) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::setuid(65534) != 0) ::_exit(100);
+    ::execl(FPOLICY_POLICYD, "policyd", nullptr);
+    ::_exit(127);
+  }
+  EXPECT_EQ(status_of(child), 2);
+}
+
+TEST_F(PolicydTest, IdleItWakesForNothing) {
+  run();
+  const auto switches = [this] {
+    std::uint64_t sum = 0;
+    for (const auto& task : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+      std::ifstream file(task.path() / "status");
+      for (std::string line; std::getline(file, line);) {
+        if (line.starts_with("voluntary_ctxt_switches:"))
+          sum += std::stoull(line.substr(line.find('\t') + 1));
+      }
+    }
+    return sum;
+  };
+  // The first look at all jobs is over when nothing has changed for a while. What others do in cgroups does
+  // wake it, rightly: hence several tries.
+  std::uint64_t before = switches();
+  EXPECT_TRUE(wait_for([&] {
+    std::this_thread::sleep_for(2s);
+    const auto now = switches();
+    return std::exchange(before, now) == now;
+  }));
+}
+
+}  // namespace
+}  // namespace fpolicy
