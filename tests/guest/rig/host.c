@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -18,11 +19,11 @@
 #include <termios.h>
 #include <time.h>
 
-enum { EXIT_PANIC = 123, EXIT_TIMEOUT = 124, EXIT_RIG = 125 };
+enum { EXIT_PANIC = 123, EXIT_TIMEOUT = 124, EXIT_RIG = 125, MAX_RESTARTS = 3 };
 
 static pid_t qemu;
 static struct termios terminal;
-static int terminal_changed;
+static bool terminal_changed;
 
 static void restore_terminal(void) {
   if (terminal_changed) tcsetattr(0, TCSANOW, &terminal);
@@ -40,27 +41,30 @@ static void end_qemu(void) {
   waitpid(qemu, NULL, 0);
 }
 
-// Returns whether the guest's kernel panicked.
-static int show_console(const char* path) {
+static bool find_in_console(const char* path, const char* text) {
   FILE* console = fopen(path, "r");
-  if (console == NULL) return 0;
-  fprintf(stderr, "run: ---- the guest's console ----\n");
+  if (console == NULL) return false;
   char* line = NULL;
   size_t room = 0;
-  int panicked = 0, last = '\n';
-  ssize_t n;
-  while ((n = getline(&line, &room, console)) > 0) {
-    if (strstr(line, "Kernel panic - not syncing") != NULL) panicked = 1;
-    // A serial line's carriage returns would confuse whoever greps this.
-    for (ssize_t i = 0; i < n; i++) {
-      if (line[i] != '\r' && line[i] != '\0') fputc(last = line[i], stderr);
-    }
+  bool found = false;
+  while (!found && getline(&line, &room, console) > 0) found = strstr(line, text) != NULL;
+  free(line);
+  fclose(console);
+  return found;
+}
+
+static void show_console(const char* path) {
+  FILE* console = fopen(path, "r");
+  if (console == NULL) return;
+  fprintf(stderr, "run: ---- the guest's console ----\n");
+  int last = '\n';
+  // A serial line's carriage returns would confuse whoever greps this.
+  for (int c; (c = fgetc(console)) != EOF;) {
+    if (c != '\r' && c != '\0') fputc(last = c, stderr);
   }
   if (last != '\n') fputc('\n', stderr);
   fprintf(stderr, "run: ---- end of the console ----\n");
-  free(line);
   fclose(console);
-  return panicked;
 }
 
 static double now(void) {
@@ -81,26 +85,18 @@ static void finish(int link, int wait_seconds) {
   end_qemu();
 }
 
-int main(int argc, char** argv) {
-  if (argc < 6) return EXIT_RIG;
-  double deadline = now() + atof(argv[1]);
-  const char* console = argv[2];
-  int input = strcmp(argv[3], "none") != 0;
-  pid_t starter = getppid();
-
+// Starts QEMU and returns our end of the link.
+static int start_qemu(char** argv) {
   int link[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, link) < 0) {
     perror("run: socketpair");
-    return EXIT_RIG;
+    exit(EXIT_RIG);
   }
-  // Whoever kills the script that started us with SIGKILL must not leave an emulator behind.
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
-  if (getppid() != starter) return EXIT_RIG;
-  signal(SIGINT, on_signal);
-  signal(SIGTERM, on_signal);
-  signal(SIGHUP, on_signal);
-  signal(SIGPIPE, on_signal);
   qemu = fork();
+  if (qemu < 0) {
+    perror("run: fork");
+    exit(EXIT_RIG);
+  }
   if (qemu == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     setpgid(0, 0);  // Ctrl-C comes to us alone
@@ -113,15 +109,49 @@ int main(int argc, char** argv) {
     } else {
       dup2(link[1], 3);
     }
-    execvp(argv[5], argv + 5);
-    fprintf(stderr, "run: %s: %s\n", argv[5], strerror(errno));
+    execvp(argv[0], argv);
+    fprintf(stderr, "run: %s: %s\n", argv[0], strerror(errno));
     _exit(EXIT_RIG);
   }
-  if (qemu < 0) {
-    perror("run: fork");
-    return EXIT_RIG;
-  }
   close(link[1]);
+  return link[0];
+}
+
+// The link ended, and no status came.
+static int guest_lost(const char* console) {
+  int status = 0;
+  waitpid(qemu, &status, 0);
+  restore_terminal();
+  bool panicked = find_in_console(console, "Kernel panic - not syncing");
+  show_console(console);
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+    fprintf(stderr, "run: qemu failed\n");
+  } else if (panicked && find_in_console(console, "Oops: int3")) {
+    fprintf(stderr,
+            "run: the guest's kernel panicked: the emulator ran code that the kernel had patched already\n"
+            "run: (a race in QEMU's multi-threaded TCG before 8.1); --single-thread avoids it\n");
+  } else {
+    fprintf(stderr, panicked ? "run: the guest's kernel panicked\n"
+                             : "run: the guest went down before the command ended\n");
+  }
+  return panicked ? EXIT_PANIC : EXIT_RIG;
+}
+
+int main(int argc, char** argv) {
+  if (argc < 6) return EXIT_RIG;
+  const double deadline = now() + atof(argv[1]);
+  const char* console = argv[2];
+  bool input = strcmp(argv[3], "none") != 0;
+  pid_t starter = getppid();
+
+  // Whoever kills the script that started us with SIGKILL must not leave an emulator behind.
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (getppid() != starter) return EXIT_RIG;
+  signal(SIGINT, on_signal);
+  signal(SIGTERM, on_signal);
+  signal(SIGHUP, on_signal);
+  signal(SIGPIPE, on_signal);
+  int link = start_qemu(argv + 5);
   if (strcmp(argv[3], "tty") == 0 && tcgetattr(0, &terminal) == 0) {
     struct termios raw = terminal;
     cfmakeraw(&raw);
@@ -132,9 +162,12 @@ int main(int argc, char** argv) {
   static char frame[LINK_HEADER + LINK_MAX_PAYLOAD + 1];
   static char outgoing[LINK_HEADER + LINK_MAX_PAYLOAD];
   size_t have = 0;
+  bool started = false;
+  int restarts = 0;
   for (;;) {
     double left = deadline - now();
-    struct pollfd fds[] = {{.fd = link[0], .events = POLLIN}, {.fd = input ? 0 : -1, .events = POLLIN}};
+    struct pollfd fds[] = {{.fd = link, .events = POLLIN},
+                           {.fd = input && started ? 0 : -1, .events = POLLIN}};
     int ready = left <= 0 ? 0 : poll(fds, 2, (int)(left * 1000) + 1);
     if (ready < 0 && errno == EINTR) continue;
     if (ready == 0) {
@@ -146,36 +179,38 @@ int main(int argc, char** argv) {
       return EXIT_TIMEOUT;
     }
     // Only while the link has room: the guest may be waiting for us to take its output first.
-    struct pollfd room = {.fd = link[0], .events = POLLOUT};
+    struct pollfd room = {.fd = link, .events = POLLOUT};
     if (fds[1].revents != 0 && poll(&room, 1, 0) == 0) {
       usleep(1000);
     } else if (fds[1].revents != 0) {
       ssize_t n = read(0, outgoing + LINK_HEADER, 4096);
-      if (n <= 0) input = 0;
-      if (link_send(link[0], LINK_STDIN, outgoing, n > 0 ? (size_t)n : 0) < 0) input = 0;
+      if (n <= 0) input = false;
+      if (link_send(link, LINK_STDIN, outgoing, n > 0 ? (size_t)n : 0) < 0) input = false;
     }
     if (fds[0].revents == 0) continue;
-    size_t wanted = have < LINK_HEADER ? LINK_HEADER : LINK_HEADER + link_size(frame);
-    ssize_t n = wanted > have ? read(link[0], frame + have, wanted - have) : 0;
+    size_t wanted = LINK_HEADER + (have < LINK_HEADER ? 0 : link_size(frame));
+    ssize_t n = read(link, frame + have, wanted - have);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0 && wanted > have) {  // QEMU is gone, and no status came
-      int status = 0;
-      waitpid(qemu, &status, 0);
-      restore_terminal();
-      int panicked = show_console(console);
-      if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
-        fprintf(stderr, panicked ? "run: the guest's kernel panicked\n"
-                                 : "run: the guest went down before the command ended\n");
-      } else {
-        fprintf(stderr, "run: qemu failed\n");
+    if (n <= 0) {
+      // Nothing has been run yet, so that another try is as good as the first. What makes kernels
+      // panic here is the emulator (see guest_lost), more so on a busy host.
+      if (started || restarts == MAX_RESTARTS || !find_in_console(console, "Oops: int3")) {
+        return guest_lost(console);
       }
-      return panicked ? EXIT_PANIC : EXIT_RIG;
+      restarts++;
+      close(link);
+      end_qemu();
+      if (truncate(console, 0) < 0) perror(console);
+      have = 0;
+      link = start_qemu(argv + 5);
+      continue;
     }
     have += (size_t)n;
     if (have < LINK_HEADER) continue;
     size_t size = link_size(frame);
     if (size > LINK_MAX_PAYLOAD) {
       end_qemu();
+      restore_terminal();
       fprintf(stderr, "run: the guest sent something that is not a frame\n");
       show_console(console);
       return EXIT_RIG;
@@ -183,19 +218,23 @@ int main(int argc, char** argv) {
     if (have < LINK_HEADER + size) continue;
     have = 0;
     switch (frame[0]) {
+      case LINK_STARTED:
+        started = true;
+        break;
       case LINK_STDOUT:
       case LINK_STDERR:
         if (write_all(frame[0] == LINK_STDOUT ? 1 : 2, frame + LINK_HEADER, size) < 0) {
           end_qemu();
+          restore_terminal();
           fprintf(stderr, "run: cannot write the output: %s\n", strerror(errno));
           return EXIT_RIG;
         }
         break;
       case LINK_STATUS:
-        finish(link[0], 10);
+        finish(link, 10);
         return (unsigned char)frame[LINK_HEADER];
       case LINK_FAILURE:
-        finish(link[0], 2);
+        finish(link, 2);
         restore_terminal();
         fprintf(stderr, "run: guest: %.*s\n", (int)size, frame + LINK_HEADER);
         show_console(console);

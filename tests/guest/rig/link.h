@@ -22,6 +22,7 @@ enum {
 enum link_type {
   LINK_STDOUT = 'o',
   LINK_STDERR = 'e',
+  LINK_STARTED = 's',  // the guest is ready; the command's output follows
   LINK_STATUS = 'x',   // 1 byte: the command's exit status; the guest then waits for LINK_ACK
   LINK_FAILURE = 'f',  // text: why the guest could not run the command; as LINK_STATUS, the last frame
   LINK_STDIN = 'i',    // to the guest; an empty one is end of file

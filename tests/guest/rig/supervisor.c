@@ -301,6 +301,8 @@ int main(void) {
   char* environment = read_file("/run/guest/environment", &size);
   for (char* e = environment; e != NULL && e < environment + size; e += strlen(e) + 1) putenv(e);
 
+  char started[LINK_HEADER];
+  if (link_send(link_fd, LINK_STARTED, started, 0) < 0) power_off();
   struct command c = start(argv, access("/run/guest/stdin", F_OK) == 0, access("/run/guest/tty", F_OK) == 0);
   long deadline = boot_number("guest.deadline=", 0);
   int exit_status = -1;
