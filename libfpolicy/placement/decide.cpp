@@ -2,6 +2,7 @@
 #include "placement/decide.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace fpolicy::placement {
 namespace {
@@ -23,8 +24,18 @@ std::uint32_t folio_pages(std::span<const PageState> pages, std::size_t page) {
   return static_cast<std::uint32_t>(end - page);
 }
 
-Decider::Decider(const Target& target, const Topology& topology, Room room)
-    : target_(target), topology_(topology), room_(std::move(room)) {}
+Decider::Decider(const Target& target, const Topology& topology, std::function<Room()> read_room)
+    : target_(target), topology_(topology), read_room_(std::move(read_room)) {}
+
+bool Decider::take_room(unsigned node, std::uint64_t pages, bool reclaim) {
+  if (node >= room_.size()) return false;
+  NodeRoom& room = room_[node];
+  if (room.free + (reclaim ? room.reclaimable : 0) < pages) return false;
+  const std::uint64_t from_free = std::min(room.free, pages);
+  room.free -= from_free;
+  room.reclaimable -= pages - from_free;
+  return true;
+}
 
 unsigned Decider::distance(unsigned from, unsigned to) const {
   constexpr unsigned unreachable = 255;  // as in the ACPI SLIT
@@ -46,25 +57,26 @@ const std::vector<unsigned>& Decider::nearest(unsigned node) {
 Decider::Choice Decider::choose_near(unsigned node, std::uint32_t pages) {
   if (target_.nodes.contains(node)) return {};
   const std::vector<unsigned>& order = nearest(node);
-  const bool into_room_only = target_.mode == Mode::prefer;
-  // Twice over the nodes, nearest first: those with room, then (bind) any that is not known to be full.
-  for (const bool need_room : {true, false}) {
-    if (!need_room && into_room_only) break;
+  if (read_room_) room_ = std::exchange(read_room_, nullptr)();
+  const bool prefer = target_.mode == Mode::prefer;
+  // Over the nodes, nearest first: for free room, then (bind) for room that reclaim can make.
+  for (const bool reclaim : {false, true}) {
+    if (reclaim && prefer) break;
     for (std::size_t first = 0; first < order.size();) {
       std::size_t end = first + 1;
       while (end < order.size() && distance(node, order[end]) == distance(node, order[first])) ++end;
       const std::size_t equals = end - first;
       for (std::size_t i = 0; i < equals; ++i) {
         const unsigned to = order[first + (turn_ + i) % equals];
-        if (full_.contains(to) || (need_room && room(to) < pages)) continue;
+        if (marked_.contains(to) || !take_room(to, pages, reclaim)) continue;
         ++turn_;
-        if (to < room_.size()) room_[to] -= std::min<std::uint64_t>(room_[to], pages);
         return {true, static_cast<int>(to)};
       }
       first = end;
     }
   }
-  return {!into_room_only, -1};
+  full_ = full_ | target_.nodes;
+  return {!prefer, -1};
 }
 
 Decider::Choice Decider::choose(std::uint64_t index, unsigned node, std::uint32_t pages) {
@@ -75,7 +87,7 @@ Decider::Choice Decider::choose(std::uint64_t index, unsigned node, std::uint32_
     case Mode::interleave: {
       const unsigned slot = target_.slots[index % target_.slots.size()];
       if (slot == node) return {};
-      return {true, full_.contains(slot) ? -1 : static_cast<int>(slot)};
+      return {true, marked_.contains(slot) ? -1 : static_cast<int>(slot)};
     }
     case Mode::none:
     default:

@@ -9,6 +9,7 @@
 #include <fpolicy/topology.h>
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -34,8 +35,15 @@ struct Snapshot {
   std::span<const PageState> pages;
 };
 
-/// Pages that still fit on each node; nodes beyond its end have none.
-using Room = std::vector<std::uint64_t>;
+/// What still fits on a node, in pages.
+struct NodeRoom {
+  std::uint64_t free = 0;
+  /// What reclaim can make free besides. Beyond it the kernel would make room by reclaiming the very pages
+  /// that were moved there a moment before.
+  std::uint64_t reclaimable = 0;
+};
+/// By node; nodes beyond its end have none.
+using Room = std::vector<NodeRoom>;
 
 /// Plans window after window of one file.
 class Planner {
@@ -44,26 +52,33 @@ class Planner {
   [[nodiscard]] virtual Plan plan(const Snapshot& snapshot) = 0;
   /// Nothing more is moved to these nodes.
   virtual void mark_full(const NodeSet& nodes) = 0;
+  /// Nodes that were marked, or for which there was no room left.
+  [[nodiscard]] virtual const NodeSet& full() const = 0;
   /// A planned move was not done.
   virtual void give_back(const Move& move) = 0;
 };
 
 /// Decides for one target over a file's windows. A folio counts and moves whole, by its first page.
 ///
-/// - bind: a page outside the set belongs on the nearest node of the set that has room, and where none has,
+/// - bind: a page outside the set belongs on the nearest node of the set that has free room; where none has,
 /// on the
-///   nearest that is not known to be full (the kernel then makes some). Nodes equally near take turns.
-/// - prefer: the same, but only into room: what does not fit is not misplaced.
+///   nearest where reclaim can make some; where none can, it stays misplaced. Nodes equally near take turns.
+/// - prefer: only into free room: what does not fit is not misplaced.
 /// - interleave: page index i belongs on slots[i % slots.size()].
 class Decider final : public Planner {
  public:
-  /// `room` counts for prefer, and for bind to several nodes. What plan() places takes of it.
-  Decider(const Target& target, const Topology& topology, Room room);
+  /// `read_room` is called once, and only when a page is to be moved by bind or prefer. What plan() places
+  /// takes of the room.
+  Decider(const Target& target, const Topology& topology, std::function<Room()> read_room);
 
   [[nodiscard]] Plan plan(const Snapshot& snapshot) override;
-  void mark_full(const NodeSet& nodes) override { full_ = full_ | nodes; }
+  void mark_full(const NodeSet& nodes) override {
+    marked_ = marked_ | nodes;
+    full_ = full_ | nodes;
+  }
+  [[nodiscard]] const NodeSet& full() const override { return full_; }
   void give_back(const Move& move) override {
-    if (move.node < room_.size()) room_[move.node] += move.pages;
+    if (move.node < room_.size()) room_[move.node].free += move.pages;
   }
 
  private:
@@ -76,11 +91,14 @@ class Decider final : public Planner {
   /// The target's nodes by distance from `node`.
   const std::vector<unsigned>& nearest(unsigned node);
   [[nodiscard]] unsigned distance(unsigned from, unsigned to) const;
-  [[nodiscard]] std::uint64_t room(unsigned node) const { return node < room_.size() ? room_[node] : 0; }
+  /// Takes `pages` of the node's room. False where there is not so much.
+  bool take_room(unsigned node, std::uint64_t pages, bool reclaim);
 
   const Target& target_;
   const Topology& topology_;
+  std::function<Room()> read_room_;  ///< empty once it was called
   Room room_;
+  NodeSet marked_;
   NodeSet full_;
   std::uint64_t turn_ = 0;
   std::vector<std::vector<unsigned>> nearest_;
@@ -93,6 +111,7 @@ class HomePlanner final : public Planner {
   explicit HomePlanner(std::span<const PageRun> home) : home_(home) {}
   [[nodiscard]] Plan plan(const Snapshot& snapshot) override;
   void mark_full(const NodeSet& nodes) override { full_ = full_ | nodes; }
+  [[nodiscard]] const NodeSet& full() const override { return full_; }
   void give_back(const Move& /*move*/) override {}
 
  private:

@@ -6,7 +6,7 @@
 #include "placement/observe.h"
 
 #include <algorithm>
-#include <limits>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -62,13 +62,11 @@ class Mapping {
 /// One call's run over the windows of one file.
 class Run {
  public:
-  Run(sys::Memory& memory, int fd, const Topology& topology, const PlacementOptions& options, bool moving)
-      : memory_(memory), fd_(fd), topology_(topology), options_(options), moving_(moving) {}
+  Run(sys::Memory& memory, int fd, const Topology& topology, const PlacementOptions& options,
+      const sys::FileShape& shape, bool moving)
+      : memory_(memory), fd_(fd), topology_(topology), options_(options), shape_(shape), moving_(moving) {}
 
   Result<PlacementReport> run(Planner& planner, const FolioInterest& folios) {
-    const auto shape = memory_.shape(fd_);
-    if (!shape) return tl::unexpected(shape.error());
-    shape_ = *shape;
     report_.residency.page_size = shape_.page_size;
     if (options_.runs != nullptr) options_.runs->clear();
     observe_ = {thread_count(options_.threads), folios, !moving_};
@@ -91,7 +89,7 @@ class Run {
       if (options_.after_window) going_on = options_.after_window(std::exchange(moved_since_, 0));
       stopped_ = !going_on && offset + window < shape_.bytes;
     }
-    explain(mover);
+    explain(planner, mover);
     return std::move(report_);
   }
 
@@ -108,8 +106,10 @@ class Run {
     Plan plan = planner.plan(snapshot);
     if (moving_ && plan.misplaced_pages > 0)
       act(mapping->address(), snapshot, planner, mover, std::move(plan));
-    else
+    else {
       report_.misplaced_pages += plan.misplaced_pages;
+      report_.no_memory_pages += plan.no_memory_pages;
+    }
     if (options_.runs != nullptr) append_runs(snapshot, *options_.runs);
     return count();
   }
@@ -129,7 +129,6 @@ class Run {
         report_.denied_pages += outcome.denied;
         return;
       }
-      full_ = full_ | outcome.full;
       planner.mark_full(outcome.full);
       plan = planner.plan(snapshot);
     }
@@ -151,11 +150,11 @@ class Run {
     return residency.resident_pages > before;
   }
 
-  void explain(const Mover& mover) {
+  void explain(const Planner& planner, const Mover& mover) {
     std::string& reason = report_.reason;
     const auto add = [&](const std::string& text) { reason.append(reason.empty() ? "" : "; ").append(text); };
     if (report_.misplaced_pages > 0) {
-      NodeSet full = full_;
+      NodeSet full = planner.full();
       for (const auto& [node, refusal] : mover.refusals()) {
         add("node " + std::to_string(node) + " refuses pages: " + refusal);
         full.erase(node);
@@ -177,30 +176,46 @@ class Run {
   const int fd_;
   const Topology& topology_;
   const PlacementOptions& options_;
+  const sys::FileShape shape_;
   const bool moving_;
-  sys::FileShape shape_;
   ObserveOptions observe_;
   std::vector<PageState> pages_;
   PlacementReport report_;
-  NodeSet full_;
   std::uint64_t moved_since_ = 0;
   bool stopped_ = false;
 };
 
-/// Room is asked for where a decision hangs on it. `slack`: leave so much alone that the kernel's own coming
-/// and going (per-CPU lists, watermarks) does not make an audit call misplaced what an enforcement has just
-/// left.
-Result<Room> read_room(sys::Memory& memory, const Target& target, bool slack) {
+/// What there is room for. `slack`: leave so much alone that the kernel's own coming and going (per-CPU
+/// lists, watermarks) does not make an audit of prefer call misplaced what an enforcement has just left.
+/// `failed` is set where it cannot be told.
+Room read_room(sys::Memory& memory, const sys::FileShape& shape, bool slack, std::optional<Error>& failed) {
+  const auto nodes = memory.room(shape);
+  if (!nodes) {
+    failed = nodes.error();
+    return {};
+  }
   Room room;
-  if (target.mode != Mode::prefer && (target.mode != Mode::bind || target.nodes.size() == 1)) return room;
-  const auto nodes = memory.room();
-  if (!nodes) return tl::unexpected(nodes.error());
   room.reserve(nodes->size());
   for (const sys::NodeRoom& node : *nodes) {
     const std::uint64_t kept = slack ? node.managed / 64 : 0;
-    room.push_back(node.free > kept ? node.free - kept : 0);
+    room.push_back({node.free > kept ? node.free - kept : 0, node.reclaimable});
   }
   return room;
+}
+
+Result<PlacementReport> run_for_target(sys::Memory& memory, int fd, const Target& target,
+                                       const Topology& topology, const PlacementOptions& options,
+                                       const FolioInterest& folios, bool moving) {
+  const auto shape = memory.shape(fd);
+  if (!shape) return tl::unexpected(shape.error());
+  if (moving && target.mode == Mode::interleave && !memory.sees_frames() && !shape->hugetlb)
+    return fail(EPERM, "interleave needs CAP_SYS_ADMIN: without it the bounds of large folios are not shown");
+  std::optional<Error> failed;
+  const bool slack = !moving && target.mode == Mode::prefer;
+  Decider decider(target, topology, [&] { return read_room(memory, *shape, slack, failed); });
+  auto report = Run(memory, fd, topology, options, *shape, moving).run(decider, folios);
+  if (failed) return tl::unexpected(*failed);
+  return report;
 }
 
 /// bind and prefer: folios matter where pages are to be moved. interleave: everywhere, for a folio counts by
@@ -214,29 +229,21 @@ FolioInterest folio_interest(const Target& target, bool moving) {
 
 Result<PlacementReport> audit(sys::Memory& memory, int fd, const Target& target, const Topology& topology,
                               const PlacementOptions& options) {
-  auto room = target.mode == Mode::prefer ? read_room(memory, target, true) : Room{};
-  if (!room) return tl::unexpected(room.error());
-  Decider decider(target, topology, std::move(*room));
-  return Run(memory, fd, topology, options, false).run(decider, folio_interest(target, false));
+  return run_for_target(memory, fd, target, topology, options, folio_interest(target, false), false);
 }
 
 Result<PlacementReport> enforce(sys::Memory& memory, int fd, const Target& target, const Topology& topology,
                                 const PlacementOptions& options) {
-  const auto shape = memory.shape(fd);
-  if (!shape) return tl::unexpected(shape.error());
-  if (target.mode == Mode::interleave && !memory.sees_frames() && !shape->hugetlb)
-    return fail(EPERM, "interleave needs CAP_SYS_ADMIN: without it the bounds of large folios are not shown");
-  auto room = read_room(memory, target, false);
-  if (!room) return tl::unexpected(room.error());
-  Decider decider(target, topology, std::move(*room));
-  return Run(memory, fd, topology, options, target.mode != Mode::none)
-      .run(decider, folio_interest(target, true));
+  return run_for_target(memory, fd, target, topology, options, folio_interest(target, true),
+                        target.mode != Mode::none);
 }
 
 Result<PlacementReport> return_home(sys::Memory& memory, int fd, const std::vector<PageRun>& home,
                                     const Topology& topology, const PlacementOptions& options) {
+  const auto shape = memory.shape(fd);
+  if (!shape) return tl::unexpected(shape.error());
   HomePlanner planner(home);
-  return Run(memory, fd, topology, options, true).run(planner, {true, {}});
+  return Run(memory, fd, topology, options, *shape, true).run(planner, {true, {}});
 }
 
 }  // namespace fpolicy::placement

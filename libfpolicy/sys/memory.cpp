@@ -180,7 +180,9 @@ class SystemMemory final : public Memory {
     return left < 0 ? -errno : left;
   }
 
-  Result<std::vector<NodeRoom>> room() override { return read_room(); }
+  Result<std::vector<NodeRoom>> room(const FileShape& shape) override {
+    return shape.hugetlb ? read_huge_room(shape.page_size) : read_room();
+  }
 
   void pause(std::chrono::microseconds time) override { std::this_thread::sleep_for(time); }
 

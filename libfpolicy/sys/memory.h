@@ -68,8 +68,8 @@ class Memory {
   virtual long move(std::span<void*> addresses, std::span<const int> nodes, std::span<int> statuses,
                     bool all) = 0;
 
-  /// By node.
-  [[nodiscard]] virtual Result<std::vector<NodeRoom>> room() = 0;
+  /// By node, in pages of the file's size.
+  [[nodiscard]] virtual Result<std::vector<NodeRoom>> room(const FileShape& shape) = 0;
   virtual void pause(std::chrono::microseconds time) = 0;
 };
 

@@ -9,7 +9,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 #include <optional>
+#include <utility>
 
 namespace fpolicy::sys {
 namespace {
@@ -51,6 +53,7 @@ std::optional<std::uint64_t> take_largest(std::string_view& text) {
 
 Result<std::vector<NodeRoom>> parse_room(std::string_view zoneinfo) {
   std::vector<NodeRoom> room;
+  std::vector<std::uint64_t> watermarks;
   std::optional<std::uint64_t> node;
   std::uint64_t free = 0;
   std::uint64_t high = 0;
@@ -67,7 +70,10 @@ Result<std::vector<NodeRoom>> parse_room(std::string_view zoneinfo) {
       node = take_number(line);
       if (!node || *node >= NodeSet::max_nodes) return malformed();
       free = high = 0;
-      if (room.size() <= *node) room.resize(*node + 1);
+      if (room.size() <= *node) {
+        room.resize(*node + 1);
+        watermarks.resize(*node + 1);
+      }
       continue;
     }
     if (!node) continue;
@@ -80,6 +86,11 @@ Result<std::vector<NodeRoom>> parse_room(std::string_view zoneinfo) {
       const auto number = take_number(line);
       if (!number) return malformed();
       high = *number;
+      watermarks[*node] += high;
+    } else if (take(line, "nr_inactive_file ") || take(line, "nr_active_file ")) {
+      const auto number = take_number(line);
+      if (!number) return malformed();
+      room[*node].reclaimable += *number;
     } else if (take(line, "managed ")) {
       const auto number = take_number(line);
       if (!number) return malformed();
@@ -92,6 +103,8 @@ Result<std::vector<NodeRoom>> parse_room(std::string_view zoneinfo) {
       free = high = 0;
     }
   }
+  for (std::size_t i = 0; i < room.size(); ++i)
+    room[i].reclaimable -= std::min(room[i].reclaimable / 2, watermarks[i]);
   return room;
 }
 
@@ -101,6 +114,31 @@ Result<std::vector<NodeRoom>> read_room(const std::string& root) {
   const auto text = read_file(AT_FDCWD, root + "/proc/zoneinfo", limit);
   if (!text) return tl::unexpected(text.error());
   return parse_room(*text);
+}
+
+Result<std::vector<NodeRoom>> read_huge_room(std::uint64_t page_size, const std::string& root) {
+  const std::string nodes = root + "/sys/devices/system/node";
+  const std::string pool = "/hugepages/hugepages-" + std::to_string(page_size / 1024) + "kB/";
+  const auto list = read_file(AT_FDCWD, nodes + "/has_memory", 65536);
+  if (!list) return tl::unexpected(list.error());
+  const auto with_memory = NodeSet::parse(*list);
+  if (!with_memory) return with_context(nodes + "/has_memory", with_memory.error());
+  std::vector<NodeRoom> room;
+  for (const unsigned node : with_memory->members()) {
+    const std::string path = nodes + "/node" + std::to_string(node) + pool;
+    room.resize(node + 1);
+    room[node].reclaimable = std::numeric_limits<std::uint64_t>::max() / 2;
+    for (const auto& [name, field] :
+         {std::pair("free_hugepages", &NodeRoom::free), std::pair("nr_hugepages", &NodeRoom::managed)}) {
+      const auto text = read_file(AT_FDCWD, path + name, 65536);
+      if (!text) return tl::unexpected(text.error());
+      std::string_view rest = *text;
+      const auto number = take_number(rest);
+      if (!number) return fail(EINVAL, path + name + ": expected a number");
+      room[node].*field = *number;
+    }
+  }
+  return room;
 }
 
 }  // namespace fpolicy::sys

@@ -36,10 +36,10 @@ struct FPOLICY_API PlacementReport {
   std::uint64_t misplaced_pages = 0;  ///< left at the end of the work
   std::uint64_t moved_pages = 0;
   std::uint64_t busy_pages = 0;       ///< still busy after the retries
-  std::uint64_t no_memory_pages = 0;  ///< their node was full
+  std::uint64_t no_memory_pages = 0;  ///< of those left: their nodes are full
   std::uint64_t vanished_pages = 0;   ///< reclaimed or truncated meanwhile
   std::uint64_t denied_pages = 0;     ///< mapped by other processes, and the caller lacks CAP_SYS_NICE
-  /// Why misplaced pages are left, for people; empty if none are.
+  /// Why misplaced pages are left, for people. Of an audit: what an enforcement would meet, as a full node.
   std::string reason;
 };
 

@@ -20,6 +20,17 @@ std::vector<PageState> on(std::initializer_list<int> nodes) {
   return pages;
 }
 
+/// Free pages by node.
+std::function<Room()> room(const std::vector<std::uint64_t>& free) {
+  Room rooms;
+  for (const std::uint64_t pages : free) rooms.push_back({pages, 0});
+  return [rooms] { return rooms; };
+}
+/// More than is asked for, everywhere.
+std::function<Room()> plenty() {
+  return [] { return Room(NodeSet::max_nodes, NodeRoom{1U << 30U, 0}); };
+}
+
 std::vector<std::pair<unsigned, unsigned>> moves_of(const Plan& plan) {
   std::vector<std::pair<unsigned, unsigned>> moves;
   for (const Move& move : plan.moves) moves.emplace_back(move.page, move.node);
@@ -47,7 +58,7 @@ TEST(Decider, NoPlacementMovesNothing) {
   const Target target;
   const Topology topology = line_of_four();
   const auto pages = on({0, 1, 2, 3});
-  const Plan plan = Decider(target, topology, {}).plan({0, pages});
+  const Plan plan = Decider(target, topology, plenty()).plan({0, pages});
   EXPECT_EQ(plan.misplaced_pages, 0U);
   EXPECT_THAT(plan.moves, IsEmpty());
 }
@@ -56,7 +67,7 @@ TEST(Decider, BindTakesTheNearestNode) {
   const Target target{Mode::bind, {1, 2}, {}};
   const Topology topology = line_of_four();
   const auto pages = on({0, 3, 1, 2, -1, 3});
-  const Plan plan = Decider(target, topology, {}).plan({0, pages});
+  const Plan plan = Decider(target, topology, plenty()).plan({0, pages});
   EXPECT_EQ(plan.misplaced_pages, 3U);
   EXPECT_THAT(moves_of(plan), ElementsAre(std::pair(0U, 1U), std::pair(1U, 2U), std::pair(5U, 2U)));
 }
@@ -68,26 +79,45 @@ TEST(Decider, NodesEquallyNearTakeTurnsWhateverPagesAreMisplaced) {
   // Every third page: a choice by the page's index would put them all on one node.
   for (std::size_t i = 0; i < pages.size(); i += 3) pages[i] = PageState::on(0);
   std::map<unsigned, int> counts;
-  for (const auto& [page, node] : moves_of(Decider(target, topology, {}).plan({0, pages}))) ++counts[node];
+  for (const auto& [page, node] : moves_of(Decider(target, topology, plenty()).plan({0, pages})))
+    ++counts[node];
   EXPECT_EQ(counts[1], 334);
   EXPECT_EQ(counts[2], 333);
   EXPECT_EQ(counts[3], 333);
 }
 
-TEST(Decider, BindUsesRoomFirstAndInsistsThen) {
+TEST(Decider, BindUsesFreeRoomThenWhatReclaimCanMakeThenNone) {
   const Target target{Mode::bind, {1, 2}, {}};
   const Topology topology = line_of_four();
-  const auto pages = on({0, 0, 0, 0});
-  const Plan plan = Decider(target, topology, {9, 1, 2}).plan({0, pages});
-  EXPECT_EQ(plan.misplaced_pages, 4U);
+  const auto pages = on({0, 0, 0, 0, 0});
+  Decider decider(target, topology, [] { return Room{{9, 9}, {1, 1}, {1, 1}}; });
+  const Plan plan = decider.plan({0, pages});
+  EXPECT_EQ(plan.misplaced_pages, 5U);
+  EXPECT_EQ(plan.no_memory_pages, 1U);
   EXPECT_THAT(moves_of(plan),
-              ElementsAre(std::pair(0U, 1U), std::pair(1U, 2U), std::pair(2U, 2U), std::pair(3U, 1U)));
+              ElementsAre(std::pair(0U, 1U), std::pair(1U, 2U), std::pair(2U, 1U), std::pair(3U, 2U)));
+  EXPECT_EQ(decider.full(), (NodeSet{1, 2}));
+}
+
+TEST(Decider, RoomIsNotReadWhereNothingIsToBeMoved) {
+  const Target target{Mode::bind, {1}, {}};
+  const Topology topology = line_of_four();
+  int reads = 0;
+  Decider decider(target, topology, [&] {
+    ++reads;
+    return Room(2, NodeRoom{10, 0});
+  });
+  (void)decider.plan({0, on({1, 1})});
+  EXPECT_EQ(reads, 0);
+  (void)decider.plan({0, on({0, 1, 2})});
+  (void)decider.plan({3, on({0})});
+  EXPECT_EQ(reads, 1);
 }
 
 TEST(Decider, BindLeavesPagesMisplacedWhereAllNodesAreFull) {
   const Target target{Mode::bind, {1}, {}};
   const Topology topology = line_of_four();
-  Decider decider(target, topology, {});
+  Decider decider(target, topology, plenty());
   decider.mark_full({1});
   const auto pages = on({0, 1});
   const Plan plan = decider.plan({0, pages});
@@ -99,7 +129,7 @@ TEST(Decider, BindLeavesPagesMisplacedWhereAllNodesAreFull) {
 TEST(Decider, PreferMovesWhatFitsAndTheRestIsNotMisplaced) {
   const Target target{Mode::prefer, {1}, {}};
   const Topology topology = line_of_four();
-  Decider decider(target, topology, {100, 2});
+  Decider decider(target, topology, room({100, 2}));
   const auto pages = on({0, 2, 1, 0, 0});
   Plan plan = decider.plan({0, pages});
   EXPECT_EQ(plan.misplaced_pages, 2U);
@@ -116,7 +146,7 @@ TEST(Decider, PreferDoesNotCutAFolio) {
   const Topology topology = line_of_four();
   auto pages = on({0, 0, 0, 0, 0});
   for (const std::size_t i : {1, 2, 3}) pages[i] = pages[i].in_folio();
-  const Plan plan = Decider(target, topology, {0, 3}).plan({0, pages});
+  const Plan plan = Decider(target, topology, room({0, 3})).plan({0, pages});
   EXPECT_THAT(moves_of(plan), ElementsAre(std::pair(4U, 1U)));
 }
 
@@ -124,11 +154,11 @@ TEST(Decider, InterleaveGoesByIndexInTheFile) {
   const Target target{Mode::interleave, {0, 2}, {0, 0, 0, 2}};
   const Topology topology = line_of_four();
   const auto pages = on({0, 0, 0, 0, 2, 1, -1, 2});
-  Plan plan = Decider(target, topology, {}).plan({0, pages});
+  Plan plan = Decider(target, topology, plenty()).plan({0, pages});
   EXPECT_EQ(plan.misplaced_pages, 3U);
   EXPECT_THAT(moves_of(plan), ElementsAre(std::pair(3U, 2U), std::pair(4U, 0U), std::pair(5U, 0U)));
   // The window that starts at page 2 of the file: its second page is on slot 3.
-  plan = Decider(target, topology, {}).plan({2, on({0, 2, 0, 0, 0})});
+  plan = Decider(target, topology, plenty()).plan({2, on({0, 2, 0, 0, 0})});
   EXPECT_EQ(plan.misplaced_pages, 0U);
 }
 
@@ -137,7 +167,7 @@ TEST(Decider, AFolioCountsByItsFirstPageAndIsOneMove) {
   const Topology topology = line_of_four();
   auto pages = on({3, 3, 3, 3, 0, 0, 0, 0, 0, 1});
   for (const std::size_t i : {1, 2, 3, 5, 6, 7}) pages[i] = pages[i].in_folio();
-  const Plan plan = Decider(target, topology, {}).plan({4, pages});
+  const Plan plan = Decider(target, topology, plenty()).plan({4, pages});
   EXPECT_EQ(plan.misplaced_pages, 4U);
   ASSERT_EQ(plan.moves.size(), 1U);
   EXPECT_EQ(plan.moves[0].page, 0U);
@@ -155,7 +185,7 @@ TEST(Decider, SixtyFourNodesOddlyNumberedAndWithoutDistances) {
     pages.push_back(PageState::on(node));
   }
   ASSERT_EQ(pages.size(), 64U);
-  const Plan plan = Decider(target, topology, {}).plan({0, pages});
+  const Plan plan = Decider(target, topology, plenty()).plan({0, pages});
   EXPECT_EQ(plan.misplaced_pages, 32U);
   NodeSet used;
   for (const Move& move : plan.moves) used.insert(move.node);

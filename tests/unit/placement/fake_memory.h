@@ -211,7 +211,10 @@ class FakeMemory : public sys::Memory {
     }
     return flush(count);
   }
-  Result<std::vector<sys::NodeRoom>> room() override { return rooms; }
+  Result<std::vector<sys::NodeRoom>> room(const sys::FileShape& /*shape*/) override {
+    ++room_reads;
+    return rooms;
+  }
   void pause(std::chrono::microseconds time) override { paused += time; }
 
   std::vector<FakePage> pages;
@@ -220,7 +223,9 @@ class FakeMemory : public sys::Memory {
   bool may_move_all = true;
   NodeSet allowed = all_nodes();
   std::map<unsigned, std::uint64_t> free_pages;  ///< nodes not in it have no end of room
-  std::vector<sys::NodeRoom> rooms;
+  std::vector<sys::NodeRoom> rooms =
+      std::vector<sys::NodeRoom>(NodeSet::max_nodes, {1U << 30U, 0, 1U << 30U});
+  unsigned room_reads = 0;
   std::set<std::size_t> beyond_end;
   std::function<void()> after_residency;
   std::function<void()> before_move;

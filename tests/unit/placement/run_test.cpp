@@ -129,7 +129,7 @@ TEST(Audit, FramesOutsideTheTableAreAskedOfTheKernel) {
 
 TEST(Audit, PreferLeavesTheKernelsComingAndGoingAlone) {
   FakeMemory memory(100);
-  memory.rooms = {{0, 6400}, {100, 6400}, {0, 6400}, {0, 6400}};
+  memory.rooms = {{0, 0, 6400}, {100, 0, 6400}, {0, 0, 6400}, {0, 0, 6400}};
   EXPECT_EQ(audited(memory, {Mode::prefer, {1}, {}}).misplaced_pages, 0U);
   memory.rooms[1].free = 130;
   EXPECT_EQ(audited(memory, {Mode::prefer, {1}, {}}).misplaced_pages, 30U);
@@ -273,9 +273,28 @@ TEST(Enforce, AFullNodeIsNotHammered) {
   EXPECT_EQ(memory.moves, 2U);
 }
 
+TEST(Enforce, BindDoesNotPushOutWhatItHasJustMoved) {
+  FakeMemory memory(1000);
+  memory.rooms = {{0, 0, 1000}, {100, 50, 1000}};
+  const PlacementReport report = enforced(memory, bind({1}));
+  EXPECT_EQ(report.moved_pages, 150U);
+  EXPECT_EQ(report.misplaced_pages, 850U);
+  EXPECT_EQ(report.no_memory_pages, 850U);
+  EXPECT_EQ(report.reason, "node 1 is full");
+}
+
+TEST(Audit, SaysThatANodeIsFull) {
+  FakeMemory memory(1000);
+  memory.rooms = {{0, 0, 1000}, {100, 0, 1000}};
+  const PlacementReport report = audited(memory, bind({1}));
+  EXPECT_EQ(report.misplaced_pages, 1000U);
+  EXPECT_EQ(report.no_memory_pages, 900U);
+  EXPECT_EQ(report.reason, "node 1 is full");
+}
+
 TEST(Enforce, OtherNodesOfTheSetTakeWhatAFullOneDoesNot) {
   FakeMemory memory(1000);
-  memory.rooms = {{0, 1000}, {400, 1000}, {5000, 6000}, {0, 1000}};
+  memory.rooms = {{0, 0, 1000}, {400, 0, 1000}, {5000, 0, 6000}, {0, 0, 1000}};
   memory.free_pages[1] = 50;  // less than it seemed
   const PlacementReport report = enforced(memory, bind({1, 2}));
   EXPECT_EQ(report.misplaced_pages, 0U);
@@ -286,7 +305,7 @@ TEST(Enforce, OtherNodesOfTheSetTakeWhatAFullOneDoesNot) {
 
 TEST(Enforce, PreferSpillsAndAllIsWell) {
   FakeMemory memory(1000);
-  memory.rooms = {{0, 1000}, {300, 1000}};
+  memory.rooms = {{0, 0, 1000}, {300, 0, 1000}};
   PlacementReport report = enforced(memory, {Mode::prefer, {1}, {}});
   EXPECT_EQ(report.moved_pages, 300U);
   EXPECT_EQ(report.misplaced_pages, 0U);
@@ -300,7 +319,7 @@ TEST(Enforce, PreferSpillsAndAllIsWell) {
 
 TEST(Enforce, PreferWithBusyPagesSaysSo) {
   FakeMemory memory(10);
-  memory.rooms = {{0, 1000}, {300, 1000}};
+  memory.rooms = {{0, 0, 1000}, {300, 0, 1000}};
   memory.pages[3].migrate_busy = -1;
   const PlacementReport report = enforced(memory, {Mode::prefer, {1}, {}});
   EXPECT_EQ(report.misplaced_pages, 1U);

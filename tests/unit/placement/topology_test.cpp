@@ -113,11 +113,30 @@ TEST_F(TopologyRead, HostileBlocksGiveNoFrames) {
   EXPECT_TRUE(Topology::read(root())->frames.empty());
 }
 
+TEST_F(TopologyRead, RoomForHugePages) {
+  for (const char* node : {"node/node0", "node/node5"}) {
+    put(std::string(node) + "/hugepages/hugepages-2048kB/free_hugepages", "7\n");
+    put(std::string(node) + "/hugepages/hugepages-2048kB/nr_hugepages", "9\n");
+  }
+  const auto room = sys::read_huge_room(2U << 20U, root());
+  ASSERT_TRUE(room) << room.error().message;
+  ASSERT_EQ(room->size(), 6U);
+  EXPECT_EQ((*room)[5].free, 7U);
+  EXPECT_EQ((*room)[5].managed, 9U);
+  EXPECT_GT((*room)[0].reclaimable, 1U << 30U);
+  EXPECT_EQ((*room)[1].reclaimable, 0U);
+  put("node/node5/hugepages/hugepages-2048kB/free_hugepages", "many\n");
+  EXPECT_FALSE(sys::read_huge_room(2U << 20U, root()));
+  EXPECT_FALSE(sys::read_huge_room(1U << 30U, root()));
+}
+
 TEST(Zoneinfo, CountsWhatMovablePagesMayTake) {
   const auto room = sys::parse_room(
       "Node 0, zone      DMA\n"
       "  per-node stats\n"
       "      nr_inactive_anon 2140\n"
+      "      nr_inactive_file 20000\n"
+      "      nr_active_file 30000\n"
       "  pages free     3840\n"
       "        boost    0\n"
       "        min      21\n"
@@ -146,6 +165,7 @@ TEST(Zoneinfo, CountsWhatMovablePagesMayTake) {
   ASSERT_EQ(room->size(), 3U);
   EXPECT_EQ((*room)[0].free, 81469U - 12481U);  // of zone DMA nothing: it is kept for others
   EXPECT_EQ((*room)[0].managed, 3840U + 753664U);
+  EXPECT_EQ((*room)[0].reclaimable, 50000U - (31U + 12481U));
   EXPECT_EQ((*room)[1].managed, 0U);
   EXPECT_EQ((*room)[2].free, 0U);
 }
