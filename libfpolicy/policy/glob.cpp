@@ -22,7 +22,7 @@ constexpr std::size_t max_globstars = 16;
 
 class PatternParser {
  public:
-  explicit PatternParser(std::string_view text) : text_(text) {}
+  explicit PatternParser(std::string_view text) : text_(text) { pattern_.text = text; }
 
   tl::expected<Pattern, SyntaxError> run() {
     if (!components()) return tl::unexpected<SyntaxError>(std::move(error_));

@@ -46,6 +46,7 @@ struct PatternComponent {
 /// trailing
 /// "/", where they change nothing.
 struct Pattern {
+  std::string_view text;  ///< as written
   std::vector<PatternComponent> components;
   std::vector<ByteClass> classes;
   bool below = false;  ///< ended in "/": the directory and all below it

@@ -150,9 +150,12 @@ NodeNumber RuleSet::Impl::new_node() {
 }
 
 tl::expected<void, SyntaxError> RuleSet::Impl::insert(const Pattern& pattern, RuleNumber rule) {
+  const auto offset_of = [&](const PatternComponent& component) {
+    return static_cast<std::size_t>(component.text.data() - pattern.text.data());
+  };
   const auto too_long = [&](const PatternComponent& component) {
     return tl::unexpected<SyntaxError>(SyntaxError{
-        static_cast<std::size_t>(component.text.data() - pattern.components[0].text.data()) + 2,
+        offset_of(component) + 1,
         fmt::format("expected at most {} bytes and pattern characters from here on", Glob::max_tokens)});
   };
   NodeNumber at = 0;
@@ -193,13 +196,7 @@ tl::expected<void, SyntaxError> RuleSet::Impl::insert(const Pattern& pattern, Ru
         child = nodes[at].any_depth;
         break;
       case PatternComponent::Kind::crossing: {
-        const std::size_t start =
-            static_cast<std::size_t>(component.text.data() - pattern.components[0].text.data());
-        const PatternComponent& end = pattern.components.back();
-        const std::size_t stop =
-            static_cast<std::size_t>(end.text.data() - pattern.components[0].text.data()) + end.text.size() +
-            (pattern.below ? 1 : 0);
-        const std::string_view text(component.text.data(), stop - start);
+        const std::string_view text = pattern.text.substr(offset_of(component));
         const auto [edge, is_new] = edges.try_emplace(Edge({at, EdgeKind::tail, text}), 0);
         if (!nodes[at].tails) nodes[at].tails = std::make_unique<GlobIndex>();
         if (is_new) {
