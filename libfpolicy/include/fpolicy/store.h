@@ -18,7 +18,7 @@
 #include <string_view>
 #include <vector>
 
-struct statx;
+struct statx;  // NOLINT(readability-identifier-naming): the name is the C library's
 
 namespace fpolicy {
 
