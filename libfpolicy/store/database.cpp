@@ -191,9 +191,11 @@ Result<std::optional<TagRecord>> SqliteDatabase::find(const FileRef& file, Space
     if (identity.error().code == ENODEV || identity.error().code == ENOTSUP) return std::nullopt;
     return tl::unexpected(identity.error());
   }
-  auto record = find_identity(*identity, space);
-  if (record && *record && (*record)->identity != *identity) return std::nullopt;
-  return record;
+  auto found = find_identity(*identity, space);
+  if (!found) return found;
+  std::optional<TagRecord>& record = *found;
+  if (record && record->identity != *identity) record.reset();
+  return found;
 }
 
 Result<std::optional<TagRecord>> SqliteDatabase::find_identity(const FileIdentity& identity, Space space) {
@@ -392,12 +394,13 @@ Result<std::unique_ptr<Database>> Database::open(const std::string& path, Access
   auto database = std::make_unique<SqliteDatabase>(path, access, identifier);
   if (writable)
     if (const auto done = sys::make_directory_of(path); !done) return tl::unexpected(done.error());
-  const auto size = sys::private_file_size(path);
-  if (!size) return tl::unexpected(size.error());
-  if (!*size) {
+  const auto checked = sys::private_file_size(path);
+  if (!checked) return tl::unexpected(checked.error());
+  const std::optional<std::uint64_t> size = *checked;
+  if (!size) {
     if (!writable) return database;
     if (const auto done = create(path); !done) return tl::unexpected(done.error());
-  } else if (**size == 0) {
+  } else if (*size == 0) {
     return fail(EUCLEAN, fmt::format("database {}: damaged: it is empty", path));
   }
   if (const auto done = check_kind(path); !done) return tl::unexpected(done.error());

@@ -285,7 +285,7 @@ Result<std::string> Identifier::Impl::make_id(const Filesystem& filesystem) cons
         number = std::move(*random);
       }
       const auto boot = sys::boot_id(root);
-      if (!boot) return boot;
+      if (!boot) return tl::unexpected(boot.error());
       return fmt::format("boot:{}:{}:{}", *boot, mount.type, number);
     }
     case IdKind::uuid:
@@ -361,8 +361,8 @@ Result<FileIdentity> Identifier::identify(const FileRef& file, const struct stat
   if (kind == KeyKind::handle) {
     auto handle = sys::file_handle(file);
     if (!handle) return tl::unexpected(handle.error());
-    if (*handle) {
-      identity.key = "h" + **handle;
+    if (const std::optional<std::string>& bytes = *handle) {
+      identity.key = "h" + *bytes;
       return identity;
     }
   } else if (kind == KeyKind::inode) {

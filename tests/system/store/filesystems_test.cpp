@@ -218,7 +218,8 @@ TEST_F(Filesystems, AFullFilesystemIsCarriedByTheDatabase) {
   // Inodes of 128 bytes have no room for xattrs: each takes a block.
   std::ofstream{image};
   fs::resize_file(image, std::uintmax_t{16} << 20U);
-  ASSERT_TRUE(run({"mkfs.ext4", "-q", "-I", "128", "-m", "0", "-b", "4096", image}, directory + "/log")) << log();
+  ASSERT_TRUE(run({"mkfs.ext4", "-q", "-I", "128", "-m", "0", "-b", "4096", image}, directory + "/log"))
+      << log();
   const std::string point = directory + "/point";
   if (!mount({"-o", "loop", image}, point)) GTEST_SKIP() << "cannot mount: " << log();
   std::ofstream{point + "/file"};
