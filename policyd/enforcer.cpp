@@ -50,6 +50,13 @@ Target confine(Target target, const NodeSet& allowed) {
   return target;
 }
 
+/// Must it be known who maps the file? Not for a placement by node numbers that root chose.
+bool depends_on_job(const Effective& effective) {
+  if (!effective.policy) return false;
+  const Policy& policy = *effective.policy;
+  return effective.from_user || !policy.has_absolute_placement() || policy.word != NodeWord::list;
+}
+
 std::string cgroup_name(const std::string& path) {
   return "/" + path;
 }
@@ -74,6 +81,13 @@ struct Enforcer::Pass {
   std::string below;  ///< only files below this directory
   EachApplied each;
   EachError error;
+  /// Who maps which inode number, looked up once for all files of the round that need it.
+  struct Mapper {
+    MappedAt at;
+    std::size_t process = 0;  ///< in statuses
+  };
+  std::optional<std::unordered_multimap<ino_t, Mapper>> mappers;
+  std::vector<ProcessStatus> statuses;
   std::uint64_t files = 0;
   std::uint64_t moved = 0;
   std::uint64_t misplaced = 0;
@@ -535,13 +549,54 @@ void Enforcer::open_file(int fd, const std::string& path, const std::optional<As
     subject.allowed = known->allowed;
     subject.mapped = known->mapped;
   }
-  const auto effective = lookup(subject);
+  auto effective = lookup(subject);
+  if (effective && !subject.mapped && depends_on_job(*effective) && find_job(subject, pass)) {
+    effective = lookup(subject);
+  }
   if (effective) {
     pass.add(enforce(subject, *effective));
   } else {
     known_.erase(subject.info.key);
     if (is_asked_for && pass.each) pass.each({.path = subject.path, .policy = "", .reason = ""});
   }
+}
+
+/// Whose job maps the file, if anyone's.
+bool Enforcer::find_job(Subject& subject, Pass& pass) {
+  if (!pass.mappers) {
+    pass.mappers.emplace();
+    if (const auto refreshed = parts_.mounts->refresh(); !refreshed) report_error(refreshed.error());
+    for (const pid_t pid : list_processes().value_or(std::vector<pid_t>())) {
+      const auto process = Process::open(pid);
+      if (!process) continue;
+      const auto mappings = process->file_mappings();
+      const auto status = process->status();
+      if (!mappings || !status) continue;
+      pass.statuses.push_back(*status);
+      ino_t last = 0;
+      for (const FileMapping& mapping : *mappings) {
+        if (std::exchange(last, mapping.inode) == mapping.inode || !parts_.mounts->contains(mapping.device))
+          continue;
+        pass.mappers->emplace(mapping.inode, Pass::Mapper{.at = {.pid = pid, .mapping = mapping},
+                                                          .process = pass.statuses.size() - 1});
+      }
+    }
+  }
+  const auto [first, end] = pass.mappers->equal_range(subject.info.key.inode);
+  for (auto entry = first; entry != end; ++entry) {
+    const auto process = Process::open(entry->second.at.pid);
+    if (!process) continue;
+    const auto file = process->open_mapped(entry->second.at.mapping);
+    if (!file) continue;
+    const auto info = file_info(file->get());
+    if (!info || info->key != subject.info.key) continue;
+    const ProcessStatus& status = pass.statuses[entry->second.process];
+    subject.mapped = entry->second.at;
+    subject.uid = status.uid;
+    subject.allowed = status.allowed_nodes;
+    return true;
+  }
+  return false;
 }
 
 // One file.

@@ -133,6 +133,7 @@ class Enforcer {
                  bool is_asked_for);
   Result<Fd> reopen(const KnownFile& file) const;
 
+  bool find_job(Subject& subject, Pass& pass);
   [[nodiscard]] static bool inspect(Subject& subject);
   [[nodiscard]] std::shared_ptr<const Effective> lookup(Subject& subject);
   Applied enforce(Subject& subject, const Effective& effective);
