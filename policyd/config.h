@@ -18,7 +18,7 @@ struct Config {
   std::uint64_t bandwidth_mib = 0;  ///< MiB/s that may be moved; 0: no limit
   unsigned threads = 0;             ///< of one file's enforcement; 0: as many as processors, at most 8
   std::chrono::seconds first_retry{1};
-  std::chrono::seconds longest_retry{300};
+  std::chrono::seconds longest_retry{10};
   std::uint64_t walk_files_per_second = 20'000;
   bool user_tags = true;
   std::uint64_t user_budget_mib = 1024;  ///< MiB a minute, for each user

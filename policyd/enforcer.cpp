@@ -37,9 +37,11 @@ constexpr std::size_t most_waiting_paths = 65'536;
 /// Cgroups whose moves are counted one by one.
 constexpr std::size_t most_counted = 4096;
 
-/// After a move, files that others map are looked at as well; this takes at most 1/16 of the worker's time.
+/// After a move, files that others map are looked at as well.
 constexpr auto sweep_delay = 300ms;
-constexpr int sweep_share = 16;
+
+/// What repeats itself (sweeps, retries) takes at most 1/16 of the worker's time each.
+constexpr int work_share = 16;
 
 const std::uint64_t page_bytes = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 
@@ -248,7 +250,7 @@ void Enforcer::schedule_retry(const FileKey& key, std::chrono::milliseconds dela
 }
 
 void Enforcer::schedule_sweep() {
-  const auto due = std::max(Clock::now() + sweep_delay, swept_ + sweep_took_ * sweep_share);
+  const auto due = std::max(Clock::now() + sweep_delay, swept_ + sweep_took_ * work_share);
   parts_.queue->push({.priority = Priority::tag, .key = "sweep", .due = due, .run = [this] { sweep(); }});
 }
 
@@ -700,6 +702,7 @@ Applied Enforcer::place(Subject& subject, const Effective& effective, Applied ap
     report_error(file.error());
     return applied;
   }
+  const auto began = Clock::now();
   Frame frame(this, subject.info.key, subject.path);
   const auto report = enforce_file(file->get(), *target, *parts_.topology, options(subject, is_users, frame));
   if (!report) {
@@ -719,6 +722,7 @@ Applied Enforcer::place(Subject& subject, const Effective& effective, Applied ap
     applied.state = FileState::misplaced;
     applied.reason = fmt::format("the budget of user {} is used up for now", subject.uid);
   }
+  applied.took = Clock::now() - began;
   if (!frame.superseded) settle(subject, applied, is_users, std::nullopt);
   return applied;
 }
@@ -743,6 +747,7 @@ Applied Enforcer::stay(Subject& subject, const Effective& effective, Applied app
       std::erase_if(home, [&](const PageRun& run) { return !subject.allowed.contains(run.node); });
   }
   std::vector<PageRun> now;
+  const auto began = Clock::now();
   Frame frame(this, subject.info.key, subject.path);
   PlacementOptions choice = options(subject, is_users, frame);
   choice.runs = &now;
@@ -759,6 +764,7 @@ Applied Enforcer::stay(Subject& subject, const Effective& effective, Applied app
   applied.state = report->misplaced_pages > 0 ? FileState::misplaced : FileState::ok;
   applied.reason = report->reason;
   parts_.counters->pages_returned += report->moved_pages;
+  applied.took = Clock::now() - began;
   if (frame.superseded) return applied;
   // Pages that are still astray must not be taken for being at home.
   const bool is_whole = report->misplaced_pages == 0 && !frame.over_budget;
@@ -791,7 +797,7 @@ void Enforcer::settle(const Subject& subject, const Applied& applied, bool is_us
     file.backoff = waited == 0ms || applied.moved_pages > 0
                        ? milliseconds(config_.first_retry)
                        : std::min<milliseconds>(waited * 2, config_.longest_retry);
-    auto delay = file.backoff;
+    auto delay = std::max(file.backoff, std::chrono::ceil<milliseconds>(applied.took * work_share));
     if (is_users) {
       const auto ready = budgets_.ready(subject.uid, Clock::now());
       const auto most = Clock::now() + config_.longest_retry;

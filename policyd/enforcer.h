@@ -41,6 +41,7 @@ struct Applied {
   std::uint64_t misplaced_pages = 0;
   FileState state = FileState::unset;
   std::string reason;
+  Work::Clock::duration took{};
 };
 
 struct JobInfo {
