@@ -48,7 +48,8 @@ run queryfpolicy $lib
 say "policyd has brought it home at once. The tag is in the file's own extended attribute; it survives reboots:"
 run getfpolicy $lib
 
-say "3. beta is moved again, to node 3."
+say "3. beta comes back to node 0, and is moved again, to node 3."
+run "echo 0 > beta/cpuset.mems"
 run "echo 3 > beta/cpuset.mems"
 until queryfpolicy --check $lib >/dev/null 2>&1; do sleep 0.05; done
 run queryfpolicy $lib
