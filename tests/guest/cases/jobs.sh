@@ -77,17 +77,26 @@ case_relative_follows() {
   within 2 "relative placement" all_on 3 /mnt/ext4/t/data 2048
 }
 
+case_relative_tag_of_a_file_already_mapped() {
+  start_policyd
+  make_file /mnt/ext4/t/data 8 0
+  make_job t-job 2-3
+  map_in_job t-job /mnt/ext4/t/data
+  setfpolicy bind:+1 /mnt/ext4/t/data
+  within 2 "second node of the job that maps it" all_on 3 /mnt/ext4/t/data 2048
+}
+
 case_migrate_no_without_placement_stays() {
   start_policyd
   make_file /mnt/ext4/t/data 8 1
   make_job t-job 0-1
   map_in_job t-job /mnt/ext4/t/data
   setfpolicy migrate=no /mnt/ext4/t/data
-  within 2 "policyd knows where it lies" job_knows_file
+  within 2 "policyd knows where it lies" looked_at_once
   echo 2 >$cg/t-job/cpuset.mems
   within 2 "returned" all_on 1 /mnt/ext4/t/data 2048
 }
-job_knows_file() { policyctl jobs --json | jq -e '.jobs[] | select(.cgroup | endswith("t-job")) | .tagged_files >= 1'; }
+looked_at_once() { policyctl status --json | jq -e '.counters.files_enforced == 1'; }
 
 case_directory_tag() {
   mkdir -p /mnt/ext4/t/lib/deep
