@@ -103,7 +103,7 @@ class GetFpolicy {
     if (options_.recursive) return tree(*std::move(file));
     const FileRef ref{file->fd.get(), nullptr, file->path, file->device};
     std::string output;
-    show(ref, S_ISDIR(file->mode), true, output);
+    show(ref, name, S_ISDIR(file->mode), true, output);
     print(output);
   }
 
@@ -112,7 +112,7 @@ class GetFpolicy {
         .visit =
             [&](const TreeEntry& entry, std::string& output) {
               visited_.fetch_add(1, std::memory_order_relaxed);
-              show(entry.file, entry.directory, false, output);
+              show(entry.file, entry.file.path, entry.directory, false, output);
             },
         .emit =
             [&](std::string_view output) {
@@ -125,11 +125,11 @@ class GetFpolicy {
   }
 
   /// Appends what is to be said of one file. Called from several threads.
-  void show(const FileRef& file, bool directory, bool named, std::string& output) {
+  void show(const FileRef& file, std::string_view name, bool directory, bool named, std::string& output) {
     const auto tags = stores_->store().get(file);
     if (!tags) {
       // Gone between being listed and being asked.
-      if (named || tags.error().code != ENOENT) command_.error(file.path, tags.error());
+      if (named || tags.error().code != ENOENT) command_.error(name, file.path, tags.error());
       return;
     }
     const bool with_effective = named || options_.effective || options_.explain;
@@ -137,8 +137,8 @@ class GetFpolicy {
 
     std::optional<Effective> effective;
     if (with_effective) {
-      auto resolved = resolution_.resolver->resolve(file, file.path);
-      if (!resolved) return command_.error(file.path, resolved.error());
+      auto resolved = resolution_.resolver->resolve(file, file.path, *tags);
+      if (!resolved) return command_.error(name, file.path, resolved.error());
       effective = *std::move(resolved);
     }
     std::vector<Candidate> candidates;
@@ -150,6 +150,7 @@ class GetFpolicy {
       json["directory"] = directory;
       json["system"] = tag_json(tags->system, Space::system);
       json["user"] = tag_json(tags->user, Space::user);
+      if (tags->user_denied) json["user_denied"] = true;
       if (effective) json["effective"] = effective_json(*effective);
       if (options_.explain) json["candidates"] = candidates_json(candidates);
       output.append(",\n").append(to_text(json));
@@ -198,7 +199,11 @@ class GetFpolicy {
     add_tag("system tag", tags.system, Space::system, "");
     std::string distrust;
     if (tags.user) distrust = why_not_trusted(file);
-    add_tag("user tag", tags.user, Space::user, distrust);
+    if (tags.user_denied) {
+      add("user tag", "", "", "not told: reading it needs read permission on the file");
+    } else {
+      add_tag("user tag", tags.user, Space::user, distrust);
+    }
 
     std::string_view path = file.path;
     while (path.size() > 1) {
@@ -218,7 +223,7 @@ class GetFpolicy {
       add("rule", rule->policy ? format_policy(*rule->policy) : "none (leave alone)",
           fmt::format("{}:{}", rule->file, rule->line), "");
     } else {
-      add("rule", "", "", "");
+      add("rule", "", "", "no rule matches");
     }
     return all;
   }

@@ -20,6 +20,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -77,7 +78,7 @@ class SetFpolicy {
       if (!stores) return tl::unexpected(stores.error());
       stores_ = *std::move(stores);
     } else {
-      stores_ = std::make_unique<Stores>();
+      stores_ = Stores::xattrs_only();
     }
     if (options_.from_rules) {
       auto rules = load_rules(options_.locations.rules);
@@ -133,15 +134,14 @@ class SetFpolicy {
     if (!file) return command_.error(name, file.error());
     if (options_.libraries && S_ISREG(file->mode)) libraries(name, file->path);
     if (options_.recursive && S_ISDIR(file->mode)) return tree(*std::move(file));
-    one(*file);
+    one(*file, name, wish_, S_ISDIR(file->mode));
   }
 
   /// One file that is held; policyd is told of it alone.
-  void one(const NamedFile& file) { one(file, wish_, S_ISDIR(file.mode)); }
-  void one(const NamedFile& file, const Wish& wish, bool directory) {
+  void one(const NamedFile& file, std::string_view name, const Wish& wish, bool directory) {
     const FileRef ref{file.fd.get(), nullptr, file.path, file.device};
     std::string output;
-    if (apply(ref, wish, directory, false, output)) notice_.add(file.path, file.fd.get());
+    if (apply(ref, name, wish, directory, false, output)) notice_.add(file.path, file.fd.get());
     print(output);
   }
 
@@ -157,7 +157,9 @@ class SetFpolicy {
               // -R means each file; to clear a tree, directories must lose their tags, too.
               if (entry.directory && wish_.policy) return;
               if (entry.directory && options_.from_rules) return;
-              if (apply(entry.file, wish_, entry.directory, true, output)) ++changed;
+              if (!apply(entry.file, entry.file.path, wish_, entry.directory, true, output)) return;
+              ++changed;
+              if (geteuid() != 0) tell_of(entry.file);
             },
         .emit =
             [&](std::string_view output) {
@@ -168,8 +170,16 @@ class SetFpolicy {
             },
         .error = [&](std::string_view path, const Error& error) { command_.error(path, error); }};
     walk_tree(std::move(root), options_.links.tree(), visitor);
-    // One word about the directory means all below it.
-    if (changed != 0 && again) notice_.add(again->path, again->fd.get());
+    // From root one word about the directory means all below it.
+    if (changed != 0 && again && geteuid() == 0) notice_.add(again->path, again->fd.get());
+  }
+
+  /// From others policyd takes open files only.
+  void tell_of(const FileRef& file) {
+    auto held = file.fd >= 0 ? Result<NamedFile>(NamedFile{}) : open_named(file.name, false);
+    if (!held) return;
+    const std::scoped_lock lock(notice_mutex_);
+    notice_.add(file.path, file.fd >= 0 ? file.fd : held->fd.get());
   }
 
   void libraries(const std::string& name, const std::string& path) {
@@ -183,7 +193,7 @@ class SetFpolicy {
       if (!file) {
         command_.error(library, file.error());
       } else if (libraries_.insert({file->device, file->inode}).second) {
-        one(*file);
+        one(*file, library, wish_, false);
       }
     }
   }
@@ -221,7 +231,7 @@ class SetFpolicy {
     if (wish.space == Space::system && wish_.space == Space::user && !options_.system) {
       return command_.error(where + ": a system tag needs privilege (CAP_SYS_ADMIN)");
     }
-    one(*file, wish, entry.directory);
+    one(*file, entry.path, wish, entry.directory);
   }
 
   Status read_dump(bool from_stdin, std::string& text) const {
@@ -238,17 +248,26 @@ class SetFpolicy {
   }
 
   /// Sets or removes one tag. True where something changed. Called from several threads.
-  bool apply(const FileRef& file, const Wish& wish, bool directory, bool may_vanish, std::string& output) {
+  bool apply(const FileRef& file, std::string_view name, const Wish& wish, bool directory, bool may_vanish,
+             std::string& output) {
     std::optional<Policy> policy = wish.policy;
     if (options_.from_rules) {
       const RuleMatch rule = rules_->match(file.path);
       if (rule == nullptr || !rule->policy) return false;
       if (const Status met = check_nodes(*rule->policy); !met) {
-        command_.error(file.path, Error{met.error().code, fmt::format("{}:{}: {}", rule->file, rule->line,
-                                                                      met.error().message)});
+        command_.error(
+            name, file.path,
+            Error{met.error().code, fmt::format("{}:{}: {}", rule->file, rule->line, met.error().message)});
         return false;
       }
       policy = rule->policy;
+    }
+    if (directory && policy && wish.space == Space::user) {
+      command_.error(name, file.path,
+                     Error{EINVAL,
+                           "a user tag on a directory covers nothing below it (-R tags each file; "
+                           "system tags of directories do cover)"});
+      return false;
     }
     SetOptions how;
     how.force = options_.force;
@@ -260,7 +279,7 @@ class SetFpolicy {
     }
     if (!outcome) {
       // Gone between being listed and being tagged.
-      if (!may_vanish || outcome.error().code != ENOENT) command_.error(file.path, outcome.error());
+      if (!may_vanish || outcome.error().code != ENOENT) command_.error(name, file.path, outcome.error());
       return false;
     }
     const bool changed = *outcome == SetOutcome::changed;
@@ -360,6 +379,7 @@ class SetFpolicy {
   std::optional<Topology> topology_;
   TagRequests requests_;
   ChangeNotice notice_;
+  std::mutex notice_mutex_;  ///< while a walk's threads add to it
   std::set<std::pair<dev_t, ino_t>> libraries_;
   bool first_ = true;
 };

@@ -192,6 +192,8 @@ Status PolicyStore::Impl::enter(const FileRef& file, const struct statx& status,
                                 const std::string& text, bool erase, const SetOptions& options) {
   if (!can_record()) return {};
   auto record = make_record(file, status, space, options);
+  // Unlinked since its xattr was written: there is no file to enter.
+  if (!record && record.error().code == ENOENT) return {};
   if (!record) return with_context("the catalogue was not changed", record.error());
   record->carrier = Carrier::xattr;
   record->policy = text;

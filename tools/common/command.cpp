@@ -158,13 +158,13 @@ void Command::error(const std::string& message) {
   line(message);
 }
 
-void Command::error(std::string_view file, const Error& error) {
+void Command::error(std::string_view name, std::string_view path, const Error& error) {
   std::string message = error.message;
-  if (const auto at = message.find(fmt::format(" {}: ", file)); !file.empty() && at != std::string::npos) {
-    message.erase(at, file.size() + 1);
+  if (const auto at = message.find(fmt::format(" {}: ", path)); !path.empty() && at != std::string::npos) {
+    message.erase(at, path.size() + 1);
   }
-  if (message.starts_with(fmt::format("{}: ", file))) message.erase(0, file.size() + 2);
-  this->error(fmt::format("{}: {}", escape_text(file), message));
+  if (message.starts_with(fmt::format("{}: ", path))) message.erase(0, path.size() + 2);
+  this->error(fmt::format("{}: {}", escape_text(name), message));
 }
 
 void Command::note(const std::string& message) {

@@ -63,7 +63,9 @@ class Command {
   void error(const std::string& message);
   /// "NAME: FILE: MESSAGE" on stderr, counted as a failure. What the message repeats of the file's name is
   /// left out. Thread-safe.
-  void error(std::string_view file, const Error& error);
+  void error(std::string_view file, const Error& error) { this->error(file, file, error); }
+  /// The same for a file that was named in another way than by the path that the message may repeat.
+  void error(std::string_view name, std::string_view path, const Error& error);
   /// "NAME: MESSAGE" on stderr. Thread-safe.
   void note(const std::string& message);
 

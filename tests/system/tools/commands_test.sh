@@ -1,0 +1,401 @@
+#!/bin/bash
+# The commands as a shell meets them, on this machine's filesystem, without policyd.
+#   commands_test.sh TOOLS_DIR SOURCE_DIR [CASE...]     needs root
+# shellcheck disable=SC2016 # jq and bash -c expand themselves
+set -uo pipefail
+
+tools=$1
+source=$2
+shift 2
+PATH=$tools:$PATH
+[ "$(id -u)" -eq 0 ] || {
+  echo "SKIPPED: system tags need root"
+  exit 77
+}
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/fpolicy-commands.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+chmod 755 "$work"
+failed=0 name='' out='' err='' status=0
+
+fail() {
+  echo "FAILED: $name: $*"
+  failed=$((failed + 1))
+}
+# run STATUS COMMAND...: its output in $out, its messages in $err.
+run() {
+  local expected=$1
+  shift
+  out=$("$@" 2>"$work/err")
+  status=$?
+  err=$(<"$work/err")
+  [ "$status" -eq "$expected" ] || fail "exit $status in place of $expected: $* ($err)"
+}
+equal() { [ "$1" = "$2" ] || fail "${3:-values}: expected '$1', got '$2'"; }
+holds() { [[ $1 == *"$2"* ]] || fail "'$2' is not in: $1"; }
+xattr() { getfattr -h -n "${2:-security.fpolicy}" --only-values -- "$1" 2>/dev/null; }
+as_nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all "$@"; }
+# Every command against a database, rules and a socket of this test alone.
+set_() { setfpolicy --database "$work/db" --rules "$work/rules" --socket "$work/no-socket" "$@"; }
+get_() { getfpolicy --database "$work/db" --rules "$work/rules" --socket "$work/no-socket" "$@"; }
+query_() { queryfpolicy --database "$work/db" --rules "$work/rules" --socket "$work/no-socket" "$@"; }
+
+case_wrong_usage_exits_2() {
+  local words
+  for words in setfpolicy 'setfpolicy bind:0' 'setfpolicy bind:x f' 'setfpolicy --frob bind:0 f' \
+    'setfpolicy -x --from-rules f' 'setfpolicy --system --user bind:0 f' 'setfpolicy --restore d f' \
+    'setfpolicy bind:0,migrate=yes f' getfpolicy 'getfpolicy -H -L f' queryfpolicy 'queryfpolicy --pid x' \
+    'queryfpolicy -o nonsense f' 'queryfpolicy --json --graph f' policyctl 'policyctl frob' 'policyctl status extra'; do
+    # shellcheck disable=SC2086 # split on purpose
+    run 2 $words
+    equal "" "$out" "output of $words"
+    [[ $err == "${words%% *}: "*"Try '${words%% *} --help'"* ]] || fail "message of $words: $err"
+  done
+  run 2 setfpolicy bind:0,migrate=yes f
+  holds "$err" 'bind:+0'
+  holds "$err" 'migrate=private'
+}
+
+case_help_version_and_pages() {
+  local tool option page help
+  for tool in setfpolicy getfpolicy queryfpolicy policyctl; do
+    run 0 $tool --version
+    [[ $out =~ ^$tool\ \(fpolicy\)\ [0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "version: $out"
+    run 0 $tool --help
+    help=$out
+    if [ $tool = policyctl ]; then
+      for option in status jobs events apply reload; do
+        run 0 policyctl $option --help
+        help+=$'\n'$out
+      done
+    fi
+    page=$(MANWIDTH=500 man -E UTF-8 -l "$source/man/$tool.1" 2>/dev/null | col -b)
+    for option in $(grep -oE '^  -[^ ]+' <<<"$help" | tr ',' '\n' | sort -u); do
+      [[ $page =~ (^|[[:space:],])$option([[:space:],=]|$) ]] || fail "$tool.1 does not know $option"
+    done
+  done
+  for page in "$source"/man/*.[1578]; do
+    run 0 man --warnings -E UTF-8 -l "$page"
+    equal "" "$err" "warnings of man for $page"
+  done
+}
+
+case_completion_knows_every_option() {
+  local tool option
+  if [ ! -r /usr/share/bash-completion/bash_completion ]; then
+    echo "SKIPPED: $name: bash-completion is not installed"
+    return
+  fi
+  for tool in setfpolicy getfpolicy queryfpolicy policyctl; do
+    run 0 bash -c '. /usr/share/bash-completion/bash_completion; . "$1/tools/completion/fpolicy.bash"
+      COMP_WORDS=("$2" --) COMP_CWORD=1 COMP_LINE="$2 --" COMP_POINT=${#COMP_LINE}
+      _fpolicy "$2" -- "$2" 2>/dev/null; printf "%s\n" "${COMPREPLY[@]}"' - "$source" $tool
+    for option in $($tool --help | grep -oE '^  [^ ]+' | grep -oE -- '--[a-z-]+' | sort -u); do
+      grep -qxF -- "$option" <<<"${out//=/}" || fail "$tool: completion does not offer $option"
+    done
+  done
+}
+
+case_tags_and_reads_back() {
+  local before
+  touch file
+  run 0 set_ bind:0 file
+  equal "" "$out$err" "output"
+  equal "1 bind:0" "$(xattr file)" "xattr"
+  run 0 get_ file
+  equal "$PWD/file"$'\t'"bind:0"$'\n'"# effective: bind:0 (system-xattr security.fpolicy)" "$out"
+  before=$(stat -c %z file)
+  run 0 set_ bind:0 file
+  equal "$before" "$(stat -c %z file)" "ctime after setting the same"
+  run 0 set_ -x file
+  equal "" "$(xattr file)" "xattr"
+  run 0 set_ -x file
+  run 0 get_ file
+  equal "# $PWD/file: no tag"$'\n'"# effective: none" "$out"
+}
+
+case_one_bad_file_among_a_thousand() {
+  mkdir many
+  seq -f 'many/%g' 999 | xargs touch
+  { seq -f 'many/%g' 500; echo many/missing; seq -f 'many/%g' 501 999; } | tr '\n' '\0' >names
+  run 1 set_ -0 bind:0 <names
+  equal "setfpolicy: many/missing: No such file or directory" "$err" "messages"
+  equal 999 "$(get_ -R many | grep -c $'\tbind:0$')" "tagged files"
+}
+
+case_any_name() {
+  local odd count=0
+  mkdir odd
+  cd odd || return
+  mkdir 'di r'
+  for odd in plain ' lead' '#hash' 'back\slash' $'tab\there' $'new\nline' $'latin\xe9' 'glob*?[x]' 'trail ' '[a,b]' ++ -R \
+    '{}' $'\e[31m' $'\x01[a,b]' "$(printf '%0255d' 0)" ü; do
+    : >"./$odd"
+    count=$((count + 1))
+    run 0 set_ bind:0 -- "$odd"
+    equal "1 bind:0" "$(xattr "./$odd")" "xattr of $odd"
+    # What a terminal shows is one line without control bytes.
+    run 0 get_ -- "$odd"
+    equal 2 "$(wc -l <<<"$out")" "lines for $odd"
+    [[ $out != *$'\e'* ]] || fail "control bytes on the terminal"
+  done
+  run 0 set_ interleave:all 'di r'
+  run 0 set_ --user migrate=no plain
+  get_ -R . >../dump
+  equal $((count + 2)) "$(wc -l <../dump)" "lines of the dump"
+  run 0 set_ -R -x .
+  run 0 set_ -R -x --user .
+  equal "" "$(get_ -R .)" "tags after removal"
+  run 0 set_ --restore ../dump
+  get_ -R . >../dump2
+  cmp ../dump ../dump2 || fail "the dump does not restore"
+  run 0 set_ -R -x .
+  run 0 set_ --restore - <../dump
+  get_ -R . | cmp - ../dump || fail "standard input does not restore"
+  # As JSON: every name comes back.
+  run 0 get_ -R --json .
+  equal $((count + 1)) "$(jq '.files | length' <<<"$out")" "files in JSON"
+  equal "$PWD"'/latin\351' "$(jq -r '.files[].path_escaped | values' <<<"$out")" "escaped path"
+  # The dump as rules means the same, and rules become tags.
+  mkdir "$work/rules"
+  cp ../dump "$work/rules/10.rules"
+  run 0 set_ -R -x .
+  run 0 query_ --json $'new\nline'
+  equal "bind:0 rule" "$(jq -r '.files[0] | "\(.policy) \(.source)"' <<<"$out")" "as rules"
+  run 0 set_ --from-rules -R .
+  equal "1 bind:0" "$(xattr $'new\nline')" "from rules"
+}
+
+case_dumps_are_read_whole_or_not_at_all() {
+  touch a b
+  printf '%s\tbind:0\n%s no tab\n' "$PWD/a" "$PWD/b" >dump
+  run 1 set_ --restore dump
+  [[ $err == 'setfpolicy: dump:2:'* ]] || fail "message: $err"
+  equal "" "$(xattr a)" "tag from a dump that does not parse"
+  printf '%s\t%s\n' "$PWD/a" bind:0 "$PWD/none" bind:0 "$PWD/a" colour=red "$PWD/b" bind:0 "$PWD/b/" bind:0 >dump
+  run 1 set_ --restore dump
+  equal 3 "$(wc -l <<<"$err")" "lines on stderr"
+  holds "$err" "dump:2: $PWD/none: No such file or directory"
+  holds "$err" "dump:3: $PWD/a: column 1"
+  holds "$err" "dump:5: $PWD/b: is no directory"
+  equal "1 bind:0 1 bind:0" "$(xattr a) $(xattr b)" "the rest"
+  # A link where a file was dumped is another file.
+  rm b
+  ln -s a b
+  printf '%s\tmigrate=no\n' "$PWD/b" >dump
+  run 1 set_ --restore dump
+  equal "1 bind:0" "$(xattr a)" "behind the link"
+}
+
+case_links() {
+  mkdir real other
+  touch real/file other/outside
+  ln -s real/file to-file
+  ln -s ../other real/to-directory
+  run 1 set_ -P bind:0 to-file
+  holds "$err" 'setfpolicy: to-file: is a symbolic link'
+  run 0 set_ bind:0 to-file
+  equal "1 bind:0" "$(xattr real/file)" "followed"
+  equal "$PWD/real/file" "$(query_ --all --json | jq -r '.files[].path')" "catalogue"
+  run 0 set_ -R migrate=no real
+  equal "" "$(xattr other/outside)" "not followed"
+  run 0 set_ -R -L migrate=no real
+  equal "1 migrate=no" "$(xattr other/outside)" "followed with -L"
+  ln -s . real/loop
+  run 1 set_ -R -L migrate=no real
+  holds "$err" 'loop: leads back to a directory above it'
+}
+
+case_special_files() {
+  mkfifo fifo
+  mknod device c 1 3
+  run 1 set_ bind:0 fifo device /proc/self/status
+  equal 3 "$(wc -l <<<"$err")" "lines on stderr"
+  holds "$err" 'fifo: is neither a regular file nor a directory'
+  holds "$err" '/proc/self/status: its filesystem has no page-cache pages to place'
+  # Opening the FIFO would wait for ever.
+  run 0 timeout 20 setfpolicy --database "$work/db" -R bind:0 .
+  run 0 timeout 20 queryfpolicy --database "$work/db" --rules "$work/rules" -R .
+}
+
+case_vanishing_entries() {
+  local pid i
+  mkdir churn
+  while [ -d churn ]; do
+    mkdir -p churn/{1,2,3}/deep && touch churn/{1,2,3}/deep/{a,b,c}
+    rm -rf churn/[123]
+  done 2>/dev/null &
+  pid=$!
+  for ((i = 0; i < 20; i++)); do
+    run 0 get_ -R -e .
+    run 0 set_ -R bind:0 churn
+    run 0 query_ -R churn
+  done
+  kill $pid
+  wait $pid 2>/dev/null
+}
+
+case_dry_run_changes_nothing() {
+  touch a b
+  run 0 set_ bind:0 a
+  run 0 setfpolicy --database "$work/db2" -n bind:0 a b
+  equal "$PWD/b"$'\t'"bind:0" "$out"
+  equal "" "$(xattr b)" "xattr"
+  [ ! -e "$work/db2" ] || fail "a database was made"
+  run 0 setfpolicy --database "$work/db2" -n --json bind:0 a b
+  equal "false true" "$(jq -r '[.files[].changed] | join(" ")' <<<"$out")" "JSON"
+  run 0 setfpolicy --database "$work/db2" -n -x a b
+  equal "# $PWD/a: would be removed" "$out"
+}
+
+case_nodes_this_machine_lacks() {
+  touch a
+  run 1 set_ bind:900-901 a
+  holds "$err" 'bind:900-901: this machine has no node 900-901'
+  equal "" "$(xattr a)" "xattr"
+  run 0 set_ --force bind:900 a
+  run 1 query_ --check a
+  equal unsatisfiable "$(query_ --json a | jq -r '.files[0].state')" "state"
+  # What is relative to a job is for the job to meet.
+  run 0 set_ bind:+900 a
+}
+
+case_unsupported_is_not_overwritten() {
+  touch a b c
+  setfattr -n security.fpolicy -v '2 bind:0' a
+  run 1 set_ bind:0 a
+  run 1 set_ -x a
+  equal "2 bind:0" "$(xattr a)" "xattr"
+  run 0 get_ a
+  holds "$out" 'effective: unsupported: 2 bind:0'
+  run 1 query_ --check a
+  run 1 set_ --reference a b
+  run 0 set_ --force bind:0 a
+  run 0 set_ --reference a b
+  equal "1 bind:0" "$(xattr b)" "from the reference"
+  run 1 set_ --reference c b
+  holds "$err" 'c: has no system tag'
+}
+
+case_directories_and_explain() {
+  mkdir -p lib/deep
+  touch lib/deep/a
+  run 0 set_ bind:0 lib
+  run 0 set_ --user --force bind:5 lib/deep/a
+  chmod 666 lib/deep/a
+  run 0 get_ --explain lib/deep/a
+  holds "$out" "# effective: bind:0 (directory $PWD/lib)"
+  holds "$out" 'user tag: bind:5 in user.fpolicy: not trusted'
+  chmod 644 lib/deep/a
+  run 0 get_ --explain lib/deep/a
+  holds "$out" '# effective: bind:5 (user-xattr user.fpolicy)'
+  holds "$out" "directory $PWD/lib: bind:0 in security.fpolicy: a source above decides"
+  mkdir "$work/rules"
+  printf '# none\n%s/lib/\tinterleave:all\n' "$PWD" >"$work/rules/50.rules"
+  run 0 get_ --explain --json lib/deep/a
+  equal "$work/rules/50.rules:2" "$(jq -r '.files[0].candidates[-1].where' <<<"$out")" "rule"
+  printf 'no rule\n' >"$work/rules/60.rules"
+  run 1 get_ lib
+  holds "$err" '60.rules:1:'
+  run 1 set_ --user bind:0 lib
+  holds "$err" 'covers nothing below it'
+}
+
+case_audit() {
+  head -c 1M /dev/urandom >data
+  run 0 query_ data
+  equal "FILE POLICY SOURCE RESIDENT" "$(head -1 <<<"$out" | awk '{ print $1, $2, $3, $4 }')" "headings"
+  run 0 set_ bind:0 data
+  run 0 query_ --json data
+  equal "system-xattr 256 0 ok" \
+    "$(jq -r '.files[0] | "\(.source) \(.resident_pages) \(.misplaced_pages) \(.state)"' <<<"$out")"
+  equal 256 "$(jq '[.files[0].pages_by_node[]] | add' <<<"$out")" "pages by node"
+  run 0 query_ -o state,file --noheadings --raw data
+  equal "ok $PWD/data" "$out"
+  run 0 query_ --graph data
+  holds "$out" '100%'
+  mkdir below
+  head -c 1M /dev/urandom >below/1
+  head -c 1M /dev/urandom >below/2
+  run 0 query_ --json below
+  equal "$PWD/below/ 512" "$(jq -r '.files[] | "\(.path) \(.resident_pages)"' <<<"$out")" "sum"
+  run 0 query_ --json -R below
+  equal 2 "$(jq '.files | length' <<<"$out")" "rows"
+  run 0 query_ --json --pid $$
+  equal true "$(jq --arg path "$(readlink -f /bin/bash)" '[.files[] | select(.path == $path and .resident_pages > 0)] | length == 1' \
+    <<<"$out")" "this shell's program is listed once"
+  run 1 query_ --job no/such/cgroup
+  rm data
+  run 1 query_ --all --check
+  holds "$err" "$PWD/data: stale"
+}
+
+case_libraries() {
+  local library
+  cp /bin/ls program
+  run 0 set_ -n --libs bind:0 program
+  for library in $(ldd program | grep -o '/[^ ]*'); do
+    holds "$out" "$(readlink -f "$library")"$'\t'bind:0
+  done
+  printf '#!/bin/sh\n' >script
+  run 1 set_ -n --libs bind:0 script
+  holds "$err" 'script: is not an ELF program'
+}
+
+case_output_that_cannot_be_written() {
+  touch a
+  run 0 set_ bind:0 a
+  get_ -R . 2>"$work/err" >/dev/full
+  equal 1 $? "exit status"
+  holds "$(<"$work/err")" 'write error: No space left on device'
+}
+
+case_policyd_is_not_running() {
+  local words
+  for words in status jobs events reload apply; do
+    run 1 policyctl --socket "$work/no-socket" $words
+    equal "policyctl: policyd is not running ($work/no-socket: No such file or directory)" "$err" "$words"
+  done
+}
+
+case_ordinary_user() {
+  if ! as_nobody "$tools/setfpolicy" --version >/dev/null 2>&1; then
+    echo "SKIPPED: $name: others may not run $tools/setfpolicy"
+    return
+  fi
+  chmod 777 .
+  touch theirs
+  as_nobody touch mine
+  run 0 as_nobody setfpolicy bind:0 mine
+  equal "1 bind:0" "$(xattr mine user.fpolicy)" "user tag"
+  run 1 as_nobody setfpolicy bind:0 theirs
+  [[ $err == 'setfpolicy: theirs: '* ]] || fail "message: $err"
+  run 1 as_nobody setfpolicy --system bind:0 mine
+  holds "$err" CAP_SYS_ADMIN
+  run 0 set_ migrate=no theirs
+  chmod 600 theirs
+  run 0 as_nobody getfpolicy theirs
+  holds "$out" "theirs"$'\t'"migrate=no"
+  run 0 as_nobody queryfpolicy --json theirs
+  equal null "$(jq '.files[0].resident_pages' <<<"$out")" "pages of another's file"
+  run 0 as_nobody queryfpolicy --json mine
+  equal "user-xattr 0" "$(jq -r '.files[0] | "\(.source) \(.resident_pages)"' <<<"$out")" "own file"
+  mkdir closed
+  chmod 700 closed
+  run 1 as_nobody setfpolicy -R bind:0 .
+  holds "$err" "setfpolicy: $PWD/closed: open: Permission denied"
+  holds "$err" "setfpolicy: $PWD/theirs: "
+}
+
+cases=("$@")
+[ $# -gt 0 ] || mapfile -t cases < <(declare -F | awk '$3 ~ /^case_/ { print $3 }')
+for name in "${cases[@]}"; do
+  rm -rf "$work"/db* "$work/rules"
+  mkdir "$work/$name"
+  cd "$work/$name" || exit 1
+  before=$failed
+  $name
+  [ "$failed" -ne "$before" ] || echo "ok: $name"
+  cd / || exit 1
+done
+echo "$failed failures"
+[ "$failed" -eq 0 ]
