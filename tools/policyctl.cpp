@@ -189,6 +189,10 @@ class PolicyCtl {
       command_.for_each_name([&](const std::string& name) {
         auto file = open_target(name, links.follow_named());
         if (!file) return command_.error(name, file.error());
+        // policyd would refuse the whole message.
+        if (geteuid() != 0 && file->owner != geteuid()) {
+          return command_.error(name, Error{EPERM, "only root or its owner may have it enforced"});
+        }
         if (!S_ISDIR(file->mode)) return add(file->path, file->fd.get());
         if (!recursive) return command_.error(name, Error{EISDIR, "is a directory (-R: all below it)"});
         // policyd itself walks for root alone: it looks up no path on the word of others.

@@ -374,16 +374,15 @@ class QueryFpolicy {
     }
     for (const FileMapping& mapping : *mappings) {
       if (!mapped_.insert({mapping.device, mapping.inode}).second) continue;
-      auto fd = process.open_mapped(mapping);
-      if (!fd) {
-        if (fd.error().code == ENOENT || fd.error().code == ESRCH) continue;
-        command_.error(fd.error().message);
-        // Without the privilege for one mapping there is none for any.
-        if (fd.error().code == EPERM || fd.error().code == EACCES) return;
+      auto file = hold_mapped(process, mapping);
+      if (!file) {
+        if (file.error().code == ENOENT || file.error().code == ESRCH) continue;
+        command_.error(file.error().message);
+        // Without the right to look at one mapping there is none for any.
+        if (file.error().code == EPERM || file.error().code == EACCES) return;
         continue;
       }
-      auto file = hold_fd(*std::move(fd));
-      if (!file || !S_ISREG(file->mode)) continue;
+      if (!S_ISREG(file->mode)) continue;
       std::string shown = file->path;
       if (shown.empty())
         shown = fmt::format("(unreachable inode {} of process {})", file->inode, process.pid());
@@ -397,6 +396,24 @@ class QueryFpolicy {
       }
       add(whole_->audit(*file, shown, job));
     }
+  }
+
+  /// The mapped file itself; for callers who may not open mappings, what is at its path if that is the same
+  /// file.
+  static Result<NamedFile> hold_mapped(const Process& process, const FileMapping& mapping) {
+    auto fd = process.open_mapped(mapping);
+    if (fd) return hold_fd(*std::move(fd));
+    if (fd.error().code != EPERM) return tl::unexpected(fd.error());
+    const auto path = process.mapped_path(mapping);
+    if (!path) return tl::unexpected(path.error());
+    auto file = open_named(*path, false);
+    if (file && (file->device != mapping.device || file->inode != mapping.inode)) file = fail(ESTALE, "");
+    if (!file && file.error().code != EACCES) {
+      return fail(ESTALE, fmt::format("{}: mapped by process {}, and to be opened by root only",
+                                      escape_text(*path), process.pid()));
+    }
+    if (!file) return fail(ESTALE, fmt::format("{}: {}", escape_text(*path), file.error().message));
+    return file;
   }
 
   /// Holds what a walk has found, without opening it.

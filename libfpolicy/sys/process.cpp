@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <climits>
 #include <memory>
 #include <optional>
 
@@ -212,6 +213,14 @@ Result<Fd> Process::open_mapped(const FileMapping& mapping) const {
   Fd fd(::openat(directory_.get(), name.c_str(), O_PATH | O_CLOEXEC));
   if (!fd) return fail_errno("open", fmt::format("/proc/{}/{}", pid_, name));
   return fd;
+}
+
+Result<std::string> Process::mapped_path(const FileMapping& mapping) const {
+  const std::string name = fmt::format("map_files/{:x}-{:x}", mapping.start, mapping.end);
+  std::array<char, PATH_MAX> buffer;
+  const ssize_t got = ::readlinkat(directory_.get(), name.c_str(), buffer.data(), buffer.size());
+  if (got < 0) return fail_errno("readlink", fmt::format("/proc/{}/{}", pid_, name));
+  return std::string(buffer.data(), static_cast<std::size_t>(got));
 }
 
 Result<std::vector<pid_t>> list_processes(const std::string& root) {

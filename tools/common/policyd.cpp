@@ -4,6 +4,7 @@
 #include <fpolicy/rules.h>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -64,6 +65,10 @@ Status FileBatch::add(std::string_view path, int fd) {
 
 void ChangeNotice::add(std::string_view path, int fd) {
   if (given_up_) return;
+  // Whoever may write another's file may tag it, but policyd takes work on it from its owner only, and would
+  // refuse the whole message.
+  struct stat status = {};
+  if (geteuid() != 0 && (fstat(fd, &status) != 0 || status.st_uid != geteuid())) return;
   if (const Status added = batch_.add(path, fd); !added && first_error_) first_error_ = added;
   if (batch_.full()) send();
 }

@@ -57,6 +57,10 @@ class FPOLICY_API Process {
   /// The mapped inode itself, whatever is now at its path, as an O_PATH descriptor. Needs
   /// CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN. Error: ENOENT where the mapping is gone.
   [[nodiscard]] Result<Fd> open_mapped(const FileMapping& mapping) const;
+  /// The path of the mapped file when it was last renamed, for callers without that privilege (it takes the
+  /// right to trace the process): another file may be there by now. "… (deleted)" where it is unlinked.
+  /// Error: as open_mapped.
+  [[nodiscard]] Result<std::string> mapped_path(const FileMapping& mapping) const;
 
   /// Twice the kernel's default vm.max_map_count is 131,060; beyond this the rest is not looked at.
   static constexpr std::size_t max_mappings = 1U << 20U;

@@ -379,6 +379,11 @@ case_ordinary_user() {
   equal null "$(jq '.files[0].resident_pages' <<<"$out")" "pages of another's file"
   run 0 as_nobody queryfpolicy --json mine
   equal "user-xattr 0" "$(jq -r '.files[0] | "\(.source) \(.resident_pages)"' <<<"$out")" "own file"
+  run 0 as_nobody bash -c 'queryfpolicy --json --pid $$'
+  equal true "$(jq --arg path "$(readlink -f /bin/bash)" '[.files[] | select(.path == $path)] | length == 1' <<<"$out")" \
+    "what the user's own process maps"
+  run 1 as_nobody queryfpolicy --pid 1
+  equal 1 "$(wc -l <<<"$err")" "lines about another's process"
   mkdir closed
   chmod 700 closed
   run 1 as_nobody setfpolicy -R bind:0 .
