@@ -192,9 +192,7 @@ Result<std::optional<TagRecord>> SqliteDatabase::find(const FileRef& file, Space
     return tl::unexpected(identity.error());
   }
   auto found = find_identity(*identity, space);
-  if (!found) return found;
-  std::optional<TagRecord>& record = *found;
-  if (record && record->identity != *identity) record.reset();
+  if (found && *found && (*found)->identity != *identity) return std::nullopt;
   return found;
 }
 

@@ -379,7 +379,7 @@ case_ordinary_user() {
   equal null "$(jq '.files[0].resident_pages' <<<"$out")" "pages of another's file"
   run 0 as_nobody queryfpolicy --json mine
   equal "user-xattr 0" "$(jq -r '.files[0] | "\(.source) \(.resident_pages)"' <<<"$out")" "own file"
-  run 0 as_nobody bash -c 'queryfpolicy --json --pid $$'
+  run 0 as_nobody bash -c 'queryfpolicy --json --pid $$; exit $?'
   equal true "$(jq --arg path "$(readlink -f /bin/bash)" '[.files[] | select(.path == $path)] | length == 1' <<<"$out")" \
     "what the user's own process maps"
   run 1 as_nobody queryfpolicy --pid 1
