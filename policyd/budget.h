@@ -37,6 +37,10 @@ class UserBudgets {
   explicit UserBudgets(std::uint64_t mib_per_minute) : mib_per_minute_(mib_per_minute) {}
   void take(uid_t user, std::uint64_t bytes, Bucket::Clock::time_point now);
   [[nodiscard]] Bucket::Clock::time_point ready(uid_t user, Bucket::Clock::time_point now) const;
+  /// One time for both sides of the comparison: the order in which operands are evaluated is not told.
+  [[nodiscard]] bool is_spent(uid_t user, Bucket::Clock::time_point now) const {
+    return ready(user, now) > now;
+  }
 
  private:
   std::uint64_t mib_per_minute_;

@@ -651,7 +651,7 @@ PlacementOptions Enforcer::options(Subject& subject, bool is_users, Frame& frame
       parts_.queue->pause(subject.priority, ready);
       run_urgent(subject.priority);
     }
-    if (is_users && budgets_.ready(subject.uid, Clock::now()) > Clock::now()) frame.over_budget = true;
+    if (is_users && budgets_.is_spent(subject.uid, Clock::now())) frame.over_budget = true;
     return !frame.superseded && !frame.over_budget && !parts_.queue->closed();
   };
   return options;
@@ -689,7 +689,7 @@ Applied Enforcer::place(Subject& subject, const Effective& effective, Applied ap
     settle(subject, applied, false, std::nullopt);
     return applied;
   }
-  if (is_users && budgets_.ready(subject.uid, Clock::now()) > Clock::now()) {
+  if (is_users && budgets_.is_spent(subject.uid, Clock::now())) {
     ++parts_.counters->budget_deferrals;
     applied.state = FileState::misplaced;
     applied.reason = fmt::format("the budget of user {} is used up for now", subject.uid);

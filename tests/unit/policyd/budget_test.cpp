@@ -43,6 +43,13 @@ TEST(UserBudgets, EachUserHasHisOwn) {
   EXPECT_EQ(budgets.ready(1001, start), start);
 }
 
+TEST(UserBudgets, WhoHasTakenNothingHasSpentNothing) {
+  UserBudgets budgets(60);
+  EXPECT_FALSE(budgets.is_spent(1000, {}));
+  budgets.take(1000, 61 * mib, {});
+  EXPECT_TRUE(budgets.is_spent(1000, {}));
+}
+
 TEST(UserBudgets, ZeroIsNever) {
   UserBudgets budgets(0);
   EXPECT_EQ(budgets.ready(1000, {}), Bucket::Clock::time_point::max());
