@@ -148,6 +148,12 @@ Status Daemon::open_machine() {
   auto missing = missing_capabilities();
   if (!missing) return tl::unexpected(missing.error());
   lacks_.insert(lacks_.end(), missing->begin(), missing->end());
+  if (!system_xattrs_count()) {
+    lacks_.emplace_back(
+        "this kernel lets every user write security.* attributes (BPF LSM before Linux 6.10): system tags "
+        "are kept in "
+        "the database, and security.fpolicy is not believed");
+  }
   for (auto* table : {&enforcer_mounts_, &mounts_}) {
     auto mounts = MountedDevices::open();
     if (!mounts) return tl::unexpected(mounts.error());

@@ -319,13 +319,13 @@ Result<SetOutcome> PolicyStore::Impl::set_in_database(const FileRef& file, const
                                                       Space space, const std::string& text,
                                                       const Value& value, int why,
                                                       const SetOptions& options) {
+  if (space == Space::system && ::geteuid() != 0)
+    return fail(EPERM, fmt::format("{}: system tags need CAP_SYS_ADMIN (root)", object_of(file)));
   if (records == nullptr || !records->writable())
     return fail(
         why, fmt::format("{}: the filesystem cannot hold the {} tag ({}), and without privilege only policyd "
                          "can record it: it must be running",
                          object_of(file), to_string(space), errno_text(why)));
-  if (space == Space::system && ::geteuid() != 0)
-    return fail(EPERM, fmt::format("{}: system tags need CAP_SYS_ADMIN (root)", object_of(file)));
   auto record = make_record(file, status, space, options);
   if (!record) return tl::unexpected(record.error());
   record->carrier = Carrier::database;
@@ -392,6 +392,8 @@ Status PolicyStore::reconcile(const FileRef& file) {
     const auto known = impl_->records->find(file, space);
     if (!known) return tl::unexpected(known.error());
     if (!value->tag && (!*known || (*known)->carrier == Carrier::database)) continue;
+    // Where xattrs cannot be read (now), the entry of one that was set before stands.
+    if (value->code == EOPNOTSUPP) continue;
     if (value->tag && *known && (*known)->carrier == Carrier::xattr && (*known)->policy == value->tag->text)
       continue;
     // Who set it is not known; only the owner could set a user tag.

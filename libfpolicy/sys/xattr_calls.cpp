@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "sys/xattr_calls.h"
 
+#include "sys/xattr_protection.h"
+
 #include <sys/xattr.h>
 
 #include <cerrno>
@@ -20,6 +22,11 @@ class ProcLink {
   char text_[32];
 };
 
+/// To a kernel that lets everybody write security.*, no filesystem holds system tags.
+bool is_unprotected(const char* name) {
+  return name == xattr_name(Space::system) && !protects_security_xattrs();
+}
+
 template <class Number>
 Number or_errno(Number result) {
   return result < 0 ? static_cast<Number>(-errno) : result;
@@ -32,12 +39,14 @@ const char* xattr_name(Space space) {
 }
 
 ssize_t KernelXattrCalls::get(const FileRef& file, const char* name, char* value, std::size_t size) {
+  if (is_unprotected(name)) return -EOPNOTSUPP;
   if (file.fd < 0) return or_errno(::lgetxattr(file.name, name, value, size));
   const ssize_t result = or_errno(::fgetxattr(file.fd, name, value, size));
   return result == -EBADF ? or_errno(::getxattr(ProcLink(file.fd).c_str(), name, value, size)) : result;
 }
 
 int KernelXattrCalls::set(const FileRef& file, const char* name, std::string_view value) {
+  if (is_unprotected(name)) return -EOPNOTSUPP;
   if (file.fd < 0) return or_errno(::lsetxattr(file.name, name, value.data(), value.size(), 0));
   const int result = or_errno(::fsetxattr(file.fd, name, value.data(), value.size(), 0));
   return result == -EBADF
@@ -46,6 +55,7 @@ int KernelXattrCalls::set(const FileRef& file, const char* name, std::string_vie
 }
 
 int KernelXattrCalls::remove(const FileRef& file, const char* name) {
+  if (is_unprotected(name)) return -EOPNOTSUPP;
   if (file.fd < 0) return or_errno(::lremovexattr(file.name, name));
   const int result = or_errno(::fremovexattr(file.fd, name));
   return result == -EBADF ? or_errno(::removexattr(ProcLink(file.fd).c_str(), name)) : result;

@@ -25,6 +25,11 @@ namespace fpolicy {
 /// Who speaks: root (security.fpolicy) or the file's owner (user.fpolicy).
 enum class Space : std::uint8_t { system, user };
 
+/// Do system tags in xattrs count on this machine? Not where the kernel lets everybody write security.*
+/// (Linux before 6.10 with the BPF LSM, Debian 12's by default): there system tags are kept in the database
+/// alone.
+FPOLICY_API bool system_xattrs_count();
+
 /// What holds a tag.
 enum class Carrier : std::uint8_t { xattr, database };
 

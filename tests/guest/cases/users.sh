@@ -23,6 +23,24 @@ case_another_users_file() {
   equal "" "$(getfattr -d -m - /mnt/ext4/t/theirs 2>/dev/null)" "xattrs"
 }
 
+case_forged_system_tag_does_not_count() {
+  start_policyd
+  make_file /mnt/ext4/t/lib.so 4 0
+  make_file /mnt/ext4/t/tagged.so 4 0
+  setfpolicy bind:0 /mnt/ext4/t/tagged.so
+  # The kernel refuses, or (6.1 with the BPF LSM) it does not, and then nobody may believe the attribute.
+  as_user user setfattr -n security.fpolicy -v "1 bind:1" /mnt/ext4/t/lib.so 2>/dev/null || true
+  as_user user setfattr -n security.fpolicy -v "1 bind:1" /mnt/ext4/t/tagged.so 2>/dev/null || true
+  echo "note: the kernel $([ "$(system_source)" = database ] && echo lets users write || echo protects) security.fpolicy"
+  policyctl apply /mnt/ext4/t/lib.so /mnt/ext4/t/tagged.so
+  all_on 0 /mnt/ext4/t/lib.so 1024
+  all_on 0 /mnt/ext4/t/tagged.so 1024
+  equal "none bind:0" "$(queryfpolicy --json /mnt/ext4/t/lib.so /mnt/ext4/t/tagged.so |
+    jq -r '[.files[].policy // "none"] | join(" ")')" "policies"
+  as_user user setfattr -x security.fpolicy /mnt/ext4/t/tagged.so 2>/dev/null || true
+  equal bind:0 "$(getfpolicy --json /mnt/ext4/t/tagged.so | jq -r '.files[0].system.policy')" "after an attempt to remove it"
+}
+
 case_what_a_user_may_see() {
   start_policyd
   make_file /mnt/ext4/t/open 1 0
