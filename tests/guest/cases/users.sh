@@ -36,7 +36,7 @@ case_forged_system_tag_does_not_count() {
   all_on 0 /mnt/ext4/t/lib.so 1024
   all_on 0 /mnt/ext4/t/tagged.so 1024
   equal "none bind:0" "$(queryfpolicy --json /mnt/ext4/t/lib.so /mnt/ext4/t/tagged.so |
-    jq -r '[.files[].policy // "none"] | join(" ")')" "policies"
+    jq -r '[.files[] | .policy // "none"] | join(" ")')" "policies"
   as_user user setfattr -x security.fpolicy /mnt/ext4/t/tagged.so 2>/dev/null || true
   equal bind:0 "$(getfpolicy --json /mnt/ext4/t/tagged.so | jq -r '.files[0].system.policy')" "after an attempt to remove it"
 }
