@@ -413,8 +413,9 @@ void Methods::changed(Call& call, const Responder& responder) {
   parts_.enforcer->schedule_changed_files(std::move(call.fds), asker(call),
                                           [this, responder, uid, count, answer_later] {
                                             parts_.loop->post([this, responder, uid, count, answer_later] {
-                                              if ((waiting_files_[uid] -= count) == 0)
-                                                waiting_files_.erase(uid);
+                                              std::size_t& left = waiting_files_[uid];
+                                              left -= count;
+                                              if (left == 0) waiting_files_.erase(uid);
                                               if (answer_later) responder.reply(json::object());
                                             });
                                           });

@@ -285,7 +285,8 @@ void Server::flush(const std::shared_ptr<Connection>& connection) {
 }
 
 void Server::close(const std::shared_ptr<Connection>& connection) {
-  const auto kept = connection;  // the list's and the source's may be the last others
+  // The list's and the source's may be the last others.
+  const auto kept = connection;  // NOLINT(performance-unnecessary-copy-initialization)
   kept->server = nullptr;
   kept->open = false;
   kept->source.reset();

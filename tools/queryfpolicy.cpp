@@ -262,7 +262,7 @@ class QueryFpolicy {
     walk_tree(std::move(root), options_.links.tree(), visitor);
     std::sort(found.begin(), found.end(),
               [](const AuditedFile& a, const AuditedFile& b) { return a.path < b.path; });
-    for (AuditedFile& row : found) take(std::move(row));
+    for (AuditedFile& row : found) take(std::move(row));  // NOLINT(misc-const-correctness): moved from
   }
 
   /// The catalogue: every tag that was ever set and not removed, and what has become of its file.

@@ -239,8 +239,8 @@ class SetFpolicy {
         from_stdin ? ::stdin : std::fopen(options_.restore.c_str(), "re"), std::fclose);
     if (!file) return fail_errno("open", "");
     std::vector<char> buffer(1U << 20U);
-    while (const std::size_t got = std::fread(buffer.data(), 1, buffer.size(), file.get())) {
-      text.append(buffer.data(), got);
+    while (std::feof(file.get()) == 0 && std::ferror(file.get()) == 0) {
+      text.append(buffer.data(), std::fread(buffer.data(), 1, buffer.size(), file.get()));
       if (text.size() > longest_dump) return fail(EFBIG, "is longer than 4 GiB");
     }
     if (std::ferror(file.get()) != 0) return fail_errno("read", "");

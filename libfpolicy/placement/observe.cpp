@@ -237,7 +237,7 @@ void observe_window(sys::Memory& memory, const sys::FileShape& shape, const Topo
   std::vector<std::jthread> helpers;
   try {
     while (helpers.size() + 1 < std::min<std::size_t>(options.threads, useful)) helpers.emplace_back(work);
-  } catch (const std::system_error&) {
+  } catch (const std::system_error&) {  // NOLINT(bugprone-empty-catch)
     // No more threads to be had: those there are do the work.
   }
   work();

@@ -154,8 +154,9 @@ Result<Effective> Resolver::resolve(const FileRef& file, std::string_view path, 
     if (*covering) {
       candidates.directory = (*covering)->tag;
       candidates.directory_path = (*covering)->path;
-    } else if ((rules = impl_->current_rules())) {
-      candidates.rule = rules->match(path);
+    } else {
+      rules = impl_->current_rules();
+      if (rules) candidates.rule = rules->match(path);
     }
   }
   return fpolicy::resolve(candidates);

@@ -96,6 +96,7 @@ Result<std::vector<pid_t>> parse_cgroup_procs(std::string_view text) {
     const auto end = text.find('\n');
     if (end == std::string_view::npos) return fail(EINVAL, "cgroup.procs: a line is not ended");
     pid_t pid = -1;
+    // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): both ends are given
     const auto [stop, error] = std::from_chars(text.data(), text.data() + end, pid);
     if (error != std::errc{} || stop != text.data() + end || pid < 0) {
       return fail(EINVAL, "cgroup.procs: a line is no process number");

@@ -24,7 +24,9 @@ struct MappedAllocator {
     if (address == MAP_FAILED) throw std::bad_alloc();
     return static_cast<T*>(address);
   }
-  void deallocate(T* address, std::size_t count) noexcept { ::munmap(address, count * sizeof(T)); }
+  void deallocate(T* address, std::size_t count) noexcept {
+    ::munmap(static_cast<void*>(address), count * sizeof(T));
+  }
 
   friend bool operator==(const MappedAllocator& /*a*/, const MappedAllocator& /*b*/) { return true; }
 };

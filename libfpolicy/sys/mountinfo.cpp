@@ -44,6 +44,7 @@ std::optional<std::string> unescape(std::string_view field) {
 template <class Number>
 bool parse_number(std::string_view field, Number& number) {
   const char* end = field.data() + field.size();
+  // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): both ends are given
   const auto [stop, error] = std::from_chars(field.data(), end, number);
   return error == std::errc() && stop == end && !field.empty();
 }

@@ -74,7 +74,7 @@ std::vector<PfnRange> read_frames(int nodes, const std::vector<unsigned>& online
   std::uint64_t block_bytes = 0;
   const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), block_bytes, 16);
   const auto page_bytes = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-  if (error != std::errc{} || block_bytes < page_bytes) return {};
+  if (error != std::errc{} || page_bytes == 0 || block_bytes < page_bytes) return {};
   const std::uint64_t block_pages = block_bytes / page_bytes;
 
   std::vector<PfnRange> blocks;

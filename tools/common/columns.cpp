@@ -20,6 +20,7 @@ void TableOptions::add_to(CLI::App& app) {
 }
 
 bool same_name(std::string_view a, std::string_view b) {
+  // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): the size is given
   return a.size() == b.size() && strncasecmp(a.data(), b.data(), a.size()) == 0;
 }
 

@@ -82,9 +82,8 @@ std::string text_at(std::string_view strings, std::uint64_t offset) {
   if (offset >= strings.size()) return {};
   strings.remove_prefix(offset);
   const auto end = strings.find('\0');
-  // A string that does not end is none.
-  return end == std::string_view::npos || end > longest_path ? std::string()
-                                                             : std::string(strings.substr(0, end));
+  // A string that does not end (npos) is none.
+  return end > longest_path ? std::string() : std::string(strings.substr(0, end));
 }
 
 /// Error: ENOEXEC for what is not ELF, or damaged.
@@ -381,6 +380,7 @@ class Loader {
     std::vector<std::string> libs = {"lib64", "lib"};
     if (const std::string triplet = multiarch(machine_); !triplet.empty())
       libs.insert(libs.begin(), "lib/" + triplet);
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): the auxiliary vector holds pointers as numbers
     const auto* platform = reinterpret_cast<const char*>(getauxval(AT_PLATFORM));
     std::vector<std::string> all;
     for (const std::string& lib : libs) {

@@ -100,8 +100,7 @@ Status RemoteRecords::for_each(std::string_view path_prefix,
       all.push_back(*std::move(parsed));
       return true;
     };
-    const Status called =
-        connection_.call_more(method("Records"), {{"prefix", wire_path(path_prefix)}}, take);
+    Status called = connection_.call_more(method("Records"), {{"prefix", wire_path(path_prefix)}}, take);
     if (!bad) return bad;
     if (!called) return called;
   }

@@ -22,6 +22,11 @@ using testing::HasSubstr;
 using testing::StartsWith;
 namespace fs = std::filesystem;
 
+/// An empty file.
+void create(const std::string& path) {
+  const std::ofstream file(path);
+}
+
 /// Runs a program without a shell; its output goes to `log`.
 bool run(const std::vector<std::string>& words, const std::string& log) {
   std::vector<char*> arguments;
@@ -70,7 +75,7 @@ class Filesystems : public testing::Test {
       std::ofstream(directory + "/tree/other") << "y";
       return run({"mksquashfs", directory + "/tree", image, "-quiet", "-noappend"}, directory + "/log");
     }
-    std::ofstream{image};
+    create(image);
     fs::resize_file(image, std::uintmax_t{type == "vfat" ? 64U : 320U} << 20U);
     return run({"mkfs." + type, image}, directory + "/log");
   }
@@ -130,8 +135,8 @@ TEST_P(EachFilesystem, ATagSurvivesMountingElsewhere) {
   const bool read_only = type == std::string_view("squashfs");
   const std::string file = first + "/file";
   if (!read_only) {
-    std::ofstream{file};
-    std::ofstream{first + "/other"};
+    create(file);
+    create(first + "/other");
   }
   set(file, Space::system, "bind:1");
   EXPECT_EQ((*store->get(at(file), Space::system))->carrier, carrier);
@@ -176,7 +181,7 @@ TEST_P(EachFilesystem, ATagSurvivesMountingElsewhere) {
   set(second + "/file", Space::system, "bind:2");
   ASSERT_EQ(::unlink((second + "/file").c_str()), 0);
   ::usleep(20'000);  // FAT keeps birth times in steps of 10 ms
-  std::ofstream{second + "/file"};
+  create(second + "/file");
   EXPECT_EQ(text(second + "/file"), "none");
   const auto gone = identifier.open((*record)->identity, second + "/file");
   ASSERT_FALSE(gone);
@@ -196,8 +201,8 @@ TEST_F(Filesystems, AReadOnlyMountIsCarriedByTheDatabase) {
   ASSERT_TRUE(make("ext4", image)) << log();
   const std::string point = directory + "/point";
   if (!mount({"-o", "loop", image}, point)) GTEST_SKIP() << "cannot mount: " << log();
-  std::ofstream{point + "/file"};
-  std::ofstream{point + "/tagged"};
+  create(point + "/file");
+  create(point + "/tagged");
   set(point + "/tagged", Space::system, "bind:1");
   ASSERT_TRUE(run({"mount", "-o", "remount,ro", point}, directory + "/log")) << log();
   set(point + "/file", Space::system, "bind:2");
@@ -216,13 +221,13 @@ TEST_F(Filesystems, AReadOnlyMountIsCarriedByTheDatabase) {
 TEST_F(Filesystems, AFullFilesystemIsCarriedByTheDatabase) {
   const std::string image = directory + "/image";
   // Inodes of 128 bytes have no room for xattrs: each takes a block.
-  std::ofstream{image};
+  create(image);
   fs::resize_file(image, std::uintmax_t{16} << 20U);
   ASSERT_TRUE(run({"mkfs.ext4", "-q", "-I", "128", "-m", "0", "-b", "4096", image}, directory + "/log"))
       << log();
   const std::string point = directory + "/point";
   if (!mount({"-o", "loop", image}, point)) GTEST_SKIP() << "cannot mount: " << log();
-  std::ofstream{point + "/file"};
+  create(point + "/file");
   std::ofstream big(point + "/big", std::ios::binary);
   const std::string block(4096, 'x');
   while (big.write(block.data(), static_cast<std::streamsize>(block.size())).flush()) {
@@ -238,7 +243,7 @@ TEST_F(Filesystems, CopiesOfAnImageAreToldByTheirIdAndRefused) {
   const std::string one = directory + "/one";
   const std::string two = directory + "/two";
   if (!mount({"-o", "loop", image}, one)) GTEST_SKIP() << "cannot mount: " << log();
-  std::ofstream{one + "/file"};
+  create(one + "/file");
   unmount(one);
   fs::copy_file(image, image + ".copy");
   ASSERT_TRUE(mount({"-o", "loop", image}, one)) << log();
@@ -264,13 +269,13 @@ TEST_F(Filesystems, CopiesOfAnImageAreToldByTheirIdAndRefused) {
 TEST_F(Filesystems, ANewTmpfsHasNoTagsOfAnOldOne) {
   const std::string point = directory + "/point";
   ASSERT_TRUE(mount({"-t", "tmpfs", "tmpfs"}, point)) << log();
-  std::ofstream{point + "/file"};
+  create(point + "/file");
   const auto before = identifier.filesystem(at(point + "/file"));
   ASSERT_TRUE(before) << before.error().message;
   set(point + "/file", Space::system, "bind:1");
   unmount(point);
   ASSERT_TRUE(mount({"-t", "tmpfs", "tmpfs"}, point)) << log();
-  std::ofstream{point + "/file"};
+  create(point + "/file");
   EXPECT_NE(*identifier.filesystem(at(point + "/file")), *before);
   EXPECT_EQ(text(point + "/file"), "none");
 }
@@ -281,7 +286,7 @@ TEST_F(Filesystems, ABtrfsSnapshotsFileIsAnother) {
   const std::string point = directory + "/point";
   if (!mount({"-o", "loop", image}, point)) GTEST_SKIP() << "cannot mount btrfs: " << log();
   ASSERT_TRUE(run({"btrfs", "subvolume", "create", point + "/sub"}, directory + "/log")) << log();
-  std::ofstream{point + "/sub/file"};
+  create(point + "/sub/file");
   ASSERT_TRUE(run({"btrfs", "subvolume", "snapshot", point + "/sub", point + "/snap"}, directory + "/log"))
       << log();
   const auto original = identifier.identify(at(point + "/sub/file"));
@@ -295,7 +300,7 @@ TEST_F(Filesystems, ABtrfsSnapshotsFileIsAnother) {
 TEST_F(Filesystems, AnOverlaysFilesAreKeyedByPath) {
   const std::string base = directory + "/overlay";
   for (const char* name : {"lower", "upper", "work"}) fs::create_directories(base + "/" + name);
-  std::ofstream{base + "/lower/file"};
+  create(base + "/lower/file");
   const std::string point = directory + "/point";
   const std::string options = fmt::format("lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work", base);
   if (!mount({"-t", "overlay", "overlay", "-o", options}, point)) GTEST_SKIP() << "cannot mount: " << log();
@@ -315,11 +320,11 @@ TEST_F(Filesystems, AFileHiddenBelowAMountIsOpenedByItsHandle) {
   const std::string point = directory + "/point";
   if (!mount({"-o", "loop", image}, point)) GTEST_SKIP() << "cannot mount: " << log();
   fs::create_directories(point + "/dir");
-  std::ofstream{point + "/dir/file"};
+  create(point + "/dir/file");
   const auto identity = identifier.identify(at(point + "/dir/file"));
   ASSERT_TRUE(identity);
   ASSERT_TRUE(mount({"-t", "tmpfs", "tmpfs"}, point + "/dir")) << log();
-  std::ofstream{point + "/dir/file"};
+  create(point + "/dir/file");
   const auto opened = identifier.open(*identity, point + "/dir/file");
   ASSERT_TRUE(opened) << opened.error().message;
   FileRef file;
@@ -332,7 +337,7 @@ TEST_F(Filesystems, AnImmutableFileIsNamedAsSuch) {
   ASSERT_TRUE(make("ext4", image)) << log();
   const std::string point = directory + "/point";
   if (!mount({"-o", "loop", image}, point)) GTEST_SKIP() << "cannot mount: " << log();
-  std::ofstream{point + "/file"};
+  create(point + "/file");
   ASSERT_TRUE(run({"chattr", "+i", point + "/file"}, directory + "/log")) << log();
   const auto refused = store->set(at(point + "/file"), Space::system, *parse_policy("bind:1"));
   ASSERT_FALSE(refused);
@@ -348,11 +353,11 @@ TEST_F(Filesystems, WithoutPrivilegeSystemTagsAreReadNotWritten) {
   const std::string point = directory + "/point";
   if (!mount({"-o", "loop", image}, point)) GTEST_SKIP() << "cannot mount: " << log();
   const std::string theirs = point + "/theirs";
-  std::ofstream{theirs};
+  create(theirs);
   ASSERT_EQ(::chmod(theirs.c_str(), 0600), 0);
   set(theirs, Space::system, "bind:1");
   const std::string own = point + "/own";
-  std::ofstream{own};
+  create(own);
   ASSERT_EQ(::chown(own.c_str(), 65534, 65534), 0);
   const pid_t child = ::fork();
   ASSERT_GE(child, 0);

@@ -92,7 +92,7 @@ class FakeMemory : public sys::Memory {
     return shape.bytes;
   }
   int residency(std::byte* address, std::span<unsigned char> out) override {
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(mutex_);
     const std::size_t first = index(address);
     for (std::size_t i = 0; i < out.size(); ++i)
       out[i] = first + i < pages.size() && pages[first + i].resident ? 1 : 0;
@@ -100,7 +100,7 @@ class FakeMemory : public sys::Memory {
     return 0;
   }
   int populate(std::byte* address, std::uint64_t length) override {
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(mutex_);
     const std::size_t first = index(address);
     for (std::size_t i = first; i < first + length / page_size; ++i) {
       if (i >= pages.size() || beyond_end.contains(i)) return EFAULT;
@@ -117,13 +117,13 @@ class FakeMemory : public sys::Memory {
     return 0;
   }
   void release(std::byte* address, std::uint64_t length) override {
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(mutex_);
     for (std::size_t i = index(address); i < index(address) + length / page_size && i < pages.size(); ++i)
       pages[i].mapped = false;
   }
   [[nodiscard]] bool sees_frames() const override { return privileged; }
   int frames(std::byte* address, std::span<std::uint64_t> pfns) override {
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(mutex_);
     const std::size_t first = index(address);
     for (std::size_t i = 0; i < pfns.size(); ++i) {
       const bool mapped = first + i < pages.size() && pages[first + i].mapped && pages[first + i].resident;
@@ -132,7 +132,7 @@ class FakeMemory : public sys::Memory {
     return 0;
   }
   int frame_flags(std::uint64_t pfn, std::span<std::uint64_t> flags) override {
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(mutex_);
     flags_read += flags.size();
     for (std::uint64_t& flag : flags) {
       const auto page = by_pfn_.find(pfn);
@@ -144,7 +144,7 @@ class FakeMemory : public sys::Memory {
     return 0;
   }
   int locate(std::span<void*> addresses, std::span<int> nodes) override {
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(mutex_);
     ++locates;
     for (std::size_t i = 0; i < addresses.size(); ++i) {
       const std::size_t page = index(static_cast<std::byte*>(addresses[i]));
@@ -242,6 +242,7 @@ class FakeMemory : public sys::Memory {
   std::chrono::microseconds paused{0};
 
  private:
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): an address that is never used
   static std::byte* base() { return reinterpret_cast<std::byte*>(std::uintptr_t{0x10000000000}); }
   static std::size_t index(const std::byte* address) {
     return static_cast<std::size_t>(address - base()) / page_size;
@@ -277,7 +278,7 @@ class FakeMemory : public sys::Memory {
 
   std::map<unsigned, std::uint64_t> next_frame_;
   std::unordered_map<std::uint64_t, std::size_t> by_pfn_;
-  std::mutex mutex;
+  std::mutex mutex_;
 };
 
 }  // namespace fpolicy

@@ -132,7 +132,7 @@ TEST_F(FilePlacement, TmpfsIsSearchedByItsData) {
 
 TEST_F(FilePlacement, ATruncatingWriterDoesNotKillIt) {
   std::atomic<bool> stop{false};
-  std::jthread writer([&] {
+  const std::jthread writer([&] {
     while (!stop) {
       write_pages(0, 400);
       resize(100 * page);

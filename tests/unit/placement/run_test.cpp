@@ -11,7 +11,6 @@ namespace {
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 const NodeSet four{0, 1, 2, 3};
 
@@ -73,7 +72,7 @@ TEST(Audit, AnEmptyFileIsNotMapped) {
 }
 
 TEST(Audit, WindowsAreBoundedAndEmptyStretchesSkipped) {
-  FakeMemory memory(40 * 2048);
+  FakeMemory memory(std::size_t{40} * 2048);
   for (FakePage& page : memory.pages) page.resident = false;
   for (const std::size_t i : {0, 1, 61000, 81919}) memory.pages[i].resident = true;
   PlacementOptions options;
@@ -261,10 +260,10 @@ TEST(Enforce, WithoutPrivilegeOwnPagesMoveAndSharedOnesAreCounted) {
 }
 
 TEST(Enforce, AFullNodeIsNotHammered) {
-  FakeMemory memory(10 * 2048);
+  FakeMemory memory(std::size_t{10} * 2048);
   memory.free_pages[1] = 3000;
   PlacementOptions options;
-  options.window_bytes = 2048 * 4096;
+  options.window_bytes = std::uint64_t{2048} * 4096;
   const PlacementReport report = enforced(memory, bind({1}), options);
   EXPECT_EQ(report.moved_pages, 3000U);
   EXPECT_EQ(report.misplaced_pages, 20480U - 3000U);
@@ -388,9 +387,9 @@ TEST(Enforce, HugetlbfsHolesStayHoles) {
 }
 
 TEST(Enforce, TheCallersHandIsOnTheBrake) {
-  FakeMemory memory(10 * 2048);
+  FakeMemory memory(std::size_t{10} * 2048);
   PlacementOptions options;
-  options.window_bytes = 2048 * 4096;
+  options.window_bytes = std::uint64_t{2048} * 4096;
   std::vector<std::uint64_t> calls;
   options.after_window = [&](std::uint64_t moved) {
     calls.push_back(moved);

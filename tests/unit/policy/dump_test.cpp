@@ -61,7 +61,7 @@ TEST(Escape, UnescapeRefusesPatternsAndMalformedEscapes) {
 std::vector<DumpEntry> read_dump(std::string_view text) {
   std::vector<DumpEntry> entries;
   const Status status =
-      parse_dump(text, "dump", [&](DumpEntry entry, unsigned) { entries.push_back(entry); });
+      parse_dump(text, "dump", [&](const DumpEntry& entry, unsigned) { entries.push_back(entry); });
   EXPECT_TRUE(status) << status.error().message;
   return entries;
 }
@@ -125,7 +125,7 @@ TEST(DumpProperty, EveryNameRoundTripsAndIsARuleForItselfOnly) {
       if (name.empty() || name == "." || name == "..") name = "x";
       path += "/" + name;
     }
-    DumpEntry entry{path, random() % 2 == 0, random() % 2 == 0, "bind:1"};
+    const DumpEntry entry{path, random() % 2 == 0, random() % 2 == 0, "bind:1"};
     const std::string line = format_dump_entry(entry);
     ASSERT_EQ(line.find('\n'), line.size() - 1) << line;
     const auto entries = read_dump(line);

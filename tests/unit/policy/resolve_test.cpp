@@ -69,7 +69,7 @@ TEST_F(Resolve, TheFirstThatAnswersWins) {
 TEST_F(Resolve, AnUntrustedUserTagIsPassedOverAndTold) {
   candidates_.system.reset();
   candidates_.user_trusted = false;
-  Effective effective = resolve(candidates_);
+  const Effective effective = resolve(candidates_);
   EXPECT_EQ(effective.source, Source::directory);
   EXPECT_TRUE(effective.user_ignored);
   EXPECT_FALSE(effective.from_user);

@@ -219,6 +219,7 @@ TEST_F(ResolverTest, DirectoriesNestedDeeperThanPathMax) {
   std::string path = root_ + "/a";
   Fd at(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   for (int depth = 0; depth < 50; ++depth) {
+    ASSERT_TRUE(at);
     ASSERT_EQ(::mkdirat(at.get(), name.c_str(), 0755), 0);
     at = Fd(::openat(at.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     path += "/" + name;
@@ -231,7 +232,7 @@ TEST_F(ResolverTest, DirectoriesNestedDeeperThanPathMax) {
   const auto effective = resolver_->resolve(file, path);
   ASSERT_TRUE(effective) << effective.error().message;
   EXPECT_EQ(effective->source, Source::directory);
-  EXPECT_EQ(effective->origin.size(), (root_ + "/a").size() + 41 * 201);
+  EXPECT_EQ(effective->origin.size(), (root_ + "/a").size() + std::size_t{41} * 201);
 }
 
 TEST_F(ResolverTest, ServesThreadsWhileOthersInvalidate) {

@@ -51,7 +51,7 @@ TEST(UserBudgets, WhoHasTakenNothingHasSpentNothing) {
 }
 
 TEST(UserBudgets, ZeroIsNever) {
-  UserBudgets budgets(0);
+  const UserBudgets budgets(0);
   EXPECT_EQ(budgets.ready(1000, {}), Bucket::Clock::time_point::max());
 }
 
