@@ -321,7 +321,7 @@ Result<SetOutcome> PolicyStore::Impl::set_in_database(const FileRef& file, const
                                                       const SetOptions& options) {
   if (space == Space::system && ::geteuid() != 0)
     return fail(EPERM, fmt::format("{}: system tags need CAP_SYS_ADMIN (root)", object_of(file)));
-  if (records == nullptr || !records->writable())
+  if (records == nullptr || !(records->writable() || options.dry_run))
     return fail(
         why, fmt::format("{}: the filesystem cannot hold the {} tag ({}), and without privilege only policyd "
                          "can record it: it must be running",

@@ -287,6 +287,20 @@ TEST_F(PolicyStoreTest, EveryKindOfDescriptorWillDo) {
   }
 }
 
+TEST_F(PolicyStoreTest, ADryRunIsContentWithADatabaseThatItOnlyReads) {
+  const auto reading =
+      Database::open(directory / "state/fpolicy.db", Database::Access::read_only, &identifier);
+  ASSERT_TRUE(reading) << reading.error().message;
+  store.emplace(reading->get(), &identifier, &xattrs);
+  xattrs.get_error = EOPNOTSUPP;
+  EXPECT_FALSE(set("bind:1"));
+  SetOptions dry;
+  dry.dry_run = true;
+  const auto outcome = set("bind:1", dry);
+  ASSERT_TRUE(outcome) << outcome.error().message;
+  EXPECT_EQ(*outcome, SetOutcome::changed);
+}
+
 TEST_F(PolicyStoreTest, ANewFileOfTheSameNameHasNoTag) {
   xattrs.set_error = EOPNOTSUPP;
   ASSERT_TRUE(set("bind:1"));
