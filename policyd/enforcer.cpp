@@ -417,6 +417,8 @@ Result<Fd> Enforcer::reopen(const KnownFile& file) const {
 }
 
 void Enforcer::process(pid_t pid, Pass& pass) {
+  // What policyd maps, it maps to look at it: its own nodes are nobody's job.
+  if (pid == ::getpid()) return;
   // A process that ends while we look is no error.
   const auto process = Process::open(pid);
   if (!process) return;
@@ -569,6 +571,8 @@ bool Enforcer::find_job(Subject& subject, Pass& pass) {
     pass.mappers.emplace();
     if (const auto refreshed = parts_.mounts->refresh(); !refreshed) report_error(refreshed.error());
     for (const pid_t pid : list_processes().value_or(std::vector<pid_t>())) {
+      // An enforcement that this one has interrupted holds a window of its file mapped.
+      if (pid == ::getpid()) continue;
       const auto process = Process::open(pid);
       if (!process) continue;
       const auto mappings = process->file_mappings();
