@@ -151,8 +151,7 @@ Status Daemon::open_machine() {
   if (!system_xattrs_count()) {
     lacks_.emplace_back(
         "this kernel lets every user write security.* attributes (BPF LSM before Linux 6.10): system tags "
-        "are kept in "
-        "the database, and security.fpolicy is not believed");
+        "are kept in the database, and security.fpolicy is not believed");
   }
   for (auto* table : {&enforcer_mounts_, &mounts_}) {
     auto mounts = MountedDevices::open();
