@@ -38,7 +38,12 @@ root=$(mktemp -d /var/tmp/fpolicy-package.XXXXXX)
 trap 'rm -rf --one-file-system "$root"' EXIT
 tar -C "$root" -xf "$base"
 
-in_root() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive chroot "$root" "$@"; }
+# As in a container: its root is a mount point.
+# shellcheck disable=SC2016 # The inner shell expands it.
+in_root() {
+  env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive unshare --mount sh -c \
+    'mount --bind "$0" "$0" && exec chroot "$0" "$@"' "$root" "$@"
+}
 # dpkg's and apt's own notes and logs, and what ldconfig makes, are not the package's.
 trace() {
   (cd "$root" && find . -xdev ! -path './var/lib/dpkg/*' ! -path './var/log/*' ! -path './var/cache/*' \
@@ -52,9 +57,10 @@ for program in setfpolicy getfpolicy queryfpolicy policyctl policyd; do
   in_root $program --version
   in_root $program --help >/dev/null
 done
+files=$(dpkg-deb -c "$deb")
 for page in man1/setfpolicy.1 man1/getfpolicy.1 man1/queryfpolicy.1 man1/policyctl.1 man8/policyd.8 man7/fpolicy.7; do
   # minbase leaves documentation out only by configuration; the package must hold it.
-  dpkg-deb -c "$deb" | grep -q "usr/share/man/$page" || {
+  [[ $files == *"usr/share/man/$page"* ]] || {
     echo "no $page in the package"
     exit 1
   }
@@ -63,7 +69,7 @@ in_root test -d /etc/fpolicy/rules.d
 in_root test -f /etc/fpolicy/policyd.toml
 in_root test -f /lib/systemd/system/policyd.service -o -f /usr/lib/systemd/system/policyd.service
 # It is used before it goes: a tag and its database.
-in_root sh -c ': >/root/file && setfpolicy bind:0 /root/file && getfpolicy /root/file && rm /root/file'
+in_root sh -c 'mount -t proc proc /proc && mount -t sysfs sysfs /sys && : >/root/file && setfpolicy bind:0 /root/file && getfpolicy /root/file && rm /root/file'
 in_root dpkg --purge fpolicy
 rm "$root/tmp/fpolicy.deb"
 trace >"$build/package-after.txt"
