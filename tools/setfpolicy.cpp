@@ -67,7 +67,7 @@ class SetFpolicy {
         options_(std::move(options)),
         requests_(options_.locations.socket),
         notice_(options_.locations.socket) {
-    wish_.space = options_.user || (!options_.system && geteuid() != 0) ? Space::user : Space::system;
+    wish_.space = options_.user || (!options_.system && !as_root_) ? Space::user : Space::system;
     privileged_ = uses_database(options_.locations);
   }
 
@@ -159,7 +159,7 @@ class SetFpolicy {
               if (entry.directory && options_.from_rules) return;
               if (!apply(entry.file, entry.file.path, wish_, entry.directory, true, output)) return;
               ++changed;
-              if (geteuid() != 0) tell_of(entry.file);
+              if (!as_root_) tell_of(entry.file);
             },
         .emit =
             [&](std::string_view output) {
@@ -171,7 +171,7 @@ class SetFpolicy {
         .error = [&](std::string_view path, const Error& error) { command_.error(path, error); }};
     walk_tree(std::move(root), options_.links.tree(), visitor);
     // From root one word about the directory means all below it.
-    if (changed != 0 && again && geteuid() == 0) notice_.add(again->path, again->fd.get());
+    if (changed != 0 && again && as_root_) notice_.add(again->path, again->fd.get());
   }
 
   /// From others policyd takes open files only.
@@ -373,7 +373,8 @@ class SetFpolicy {
   Command& command_;
   Options options_;
   Wish wish_;
-  bool privileged_ = false;
+  const bool as_root_ = geteuid() == 0;
+  bool privileged_ = false;  ///< writes the database itself
   std::unique_ptr<Stores> stores_;
   std::shared_ptr<const RuleSet> rules_;
   std::optional<Topology> topology_;

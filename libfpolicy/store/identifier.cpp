@@ -170,6 +170,7 @@ struct Identifier::Impl {
   Status load();
   Result<Place> place_of(const FileRef& file, const struct statx& status);
   Result<std::string> id_of(Filesystem& filesystem);
+  bool is_ambiguous(Filesystem& filesystem, const std::string& id);
   [[nodiscard]] Result<std::string> make_id(const Filesystem& filesystem) const;
   [[nodiscard]] Result<std::string> source_id(const Filesystem& filesystem) const;
   [[nodiscard]] Result<std::string> device_id(const Filesystem& filesystem) const;
@@ -255,6 +256,17 @@ Result<std::string> Identifier::Impl::id_of(Filesystem& filesystem) {
   return id;
 }
 
+bool Identifier::Impl::is_ambiguous(Filesystem& filesystem, const std::string& id) {
+  if (filesystem.ambiguous) return *filesystem.ambiguous;
+  bool ambiguous = false;
+  if (!is_network_type(filesystem.mount().type))
+    for (auto& [device, other] : filesystems)
+      if (device != filesystem.device && other.mount().type == filesystem.mount().type)
+        ambiguous = ambiguous || id_of(other) == id;
+  filesystem.ambiguous = ambiguous;
+  return ambiguous;
+}
+
 Result<std::string> Identifier::Impl::make_id(const Filesystem& filesystem) const {
   const sys::Mount& mount = filesystem.mount();
   if (filesystem.traits.key == KeyKind::none)
@@ -337,13 +349,13 @@ Identifier::~Identifier() = default;
 Identifier::Identifier(Identifier&&) noexcept = default;
 Identifier& Identifier::operator=(Identifier&&) noexcept = default;
 
-Result<FileIdentity> Identifier::identify(const FileRef& file) {
+Result<FileIdentity> Identifier::identify(const FileRef& file, bool* ambiguous) {
   const auto status = sys::file_status(file);
   if (!status) return tl::unexpected(status.error());
-  return identify(file, *status);
+  return identify(file, *status, ambiguous);
 }
 
-Result<FileIdentity> Identifier::identify(const FileRef& file, const struct statx& status) {
+Result<FileIdentity> Identifier::identify(const FileRef& file, const struct statx& status, bool* ambiguous) {
   FileIdentity identity;
   KeyKind kind = KeyKind::none;
   std::optional<sys::Mount> mount;
@@ -354,6 +366,7 @@ Result<FileIdentity> Identifier::identify(const FileRef& file, const struct stat
     auto id = impl_->id_of(*place->filesystem);
     if (!id) return with_context(sys::object_of(file), id.error());
     identity.filesystem = std::move(*id);
+    if (ambiguous != nullptr) *ambiguous = impl_->is_ambiguous(*place->filesystem, identity.filesystem);
     identity.birth_ns = birth_in(place->filesystem->mount(), status);
     kind = place->filesystem->traits.key;
     if (kind != KeyKind::handle && place->mount != nullptr) mount = *place->mount;
@@ -393,29 +406,6 @@ Result<std::string> Identifier::filesystem(const FileRef& file) {
   auto id = impl_->id_of(*place->filesystem);
   if (!id) return with_context(sys::object_of(file), id.error());
   return id;
-}
-
-Result<bool> Identifier::is_ambiguous(const FileRef& file) {
-  const auto status = sys::file_status(file);
-  if (!status) return tl::unexpected(status.error());
-  return is_ambiguous(file, *status);
-}
-
-Result<bool> Identifier::is_ambiguous(const FileRef& file, const struct statx& status) {
-  const std::lock_guard lock(impl_->mutex);
-  const auto place = impl_->place_of(file, status);
-  if (!place) return tl::unexpected(place.error());
-  Filesystem& filesystem = *place->filesystem;
-  if (filesystem.ambiguous) return *filesystem.ambiguous;
-  const auto id = impl_->id_of(filesystem);
-  if (!id) return with_context(sys::object_of(file), id.error());
-  bool ambiguous = false;
-  if (!is_network_type(filesystem.mount().type))
-    for (auto& [device, other] : impl_->filesystems)
-      if (device != filesystem.device && other.mount().type == filesystem.mount().type)
-        ambiguous = ambiguous || impl_->id_of(other) == *id;
-  filesystem.ambiguous = ambiguous;
-  return ambiguous;
 }
 
 Result<Fd> Identifier::open(const FileIdentity& identity, const std::string& last_path) {

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <mutex>
@@ -84,12 +85,35 @@ tl::unexpected<Error> change_error(const FileRef& file, Space space, const struc
   return fail(code, fmt::format("{}: {}: {}", object_of(file), errno_text(code), reason));
 }
 
+struct Written {
+  std::string text;   ///< canonical
+  std::string value;  ///< of the xattr
+};
+
+/// What is written for a policy, once it is known to be a valid one. Of a thread's last policy it is
+/// remembered: a walk sets the same for file after file.
+const Result<Written>& written(const Policy& policy) {
+  thread_local Policy last;
+  thread_local Result<Written> answer = fail(EINVAL, "");
+  if (answer && last == policy) return answer;
+  if (const auto valid = validate_policy(policy); !valid)
+    answer = tl::unexpected(valid.error());
+  else
+    answer = Written{format_policy(policy), format_xattr_value(policy)};
+  last = policy;
+  return answer;
+}
+
 }  // namespace
 
 struct PolicyStore::Impl {
   struct Change {
     TagRecord record;
     bool erase = false;
+  };
+  struct Listed {
+    bool system = false;
+    bool user = false;
   };
   /// What one xattr holds.
   struct Value {
@@ -99,6 +123,7 @@ struct PolicyStore::Impl {
 
   RecordStore* records;
   Identifier* identifier;
+  const uid_t caller = ::geteuid();
   sys::KernelXattrCalls kernel;
   sys::XattrCalls* xattrs;
 
@@ -112,7 +137,9 @@ struct PolicyStore::Impl {
 
   [[nodiscard]] bool can_record() const { return records != nullptr && records->writable(); }
   Result<Value> read(const FileRef& file, Space space);
+  Listed listed(const FileRef& file);
   Result<std::optional<Tag>> tag_of(const FileRef& file, Space space);
+  Result<std::optional<Tag>> carried_tag(const FileRef& file, Space space);
   Result<std::optional<TagRecord>> carried(const FileRef& file, Space space);
   Result<TagRecord> make_record(const FileRef& file, const struct statx& status, Space space,
                                 const SetOptions& options);
@@ -145,6 +172,24 @@ Result<PolicyStore::Impl::Value> PolicyStore::Impl::read(const FileRef& file, Sp
   return fail_errno(fmt::format("read {} tag of", to_string(space)), object_of(file), value.code);
 }
 
+/// Which of our xattrs the file may have: one call in place of two for the many files without a tag.
+PolicyStore::Impl::Listed PolicyStore::Impl::listed(const FileRef& file) {
+  // Room for a label, an ACL and a few more; else each is asked for.
+  std::array<char, 512> names;  // NOLINT: not worth clearing for each file of a tree
+  const ssize_t size = xattrs->list(file, names.data(), names.size());
+  if (size == -EOPNOTSUPP) return {};
+  if (size < 0) return {.system = true, .user = true};
+  Listed found;
+  std::string_view rest(names.data(), static_cast<std::size_t>(size));
+  while (!rest.empty()) {
+    const std::string_view name = rest.substr(0, rest.find('\0'));
+    found.system = found.system || name == sys::xattr_name(Space::system);
+    found.user = found.user || name == sys::xattr_name(Space::user);
+    rest.remove_prefix(std::min(rest.size(), name.size() + 1));
+  }
+  return found;
+}
+
 /// The live record that is the tag.
 Result<std::optional<TagRecord>> PolicyStore::Impl::carried(const FileRef& file, Space space) {
   if (records == nullptr) return std::nullopt;
@@ -160,6 +205,10 @@ Result<std::optional<Tag>> PolicyStore::Impl::tag_of(const FileRef& file, Space 
   auto value = read(file, space);
   if (!value) return tl::unexpected(value.error());
   if (value->tag) return std::move(value->tag);
+  return carried_tag(file, space);
+}
+
+Result<std::optional<Tag>> PolicyStore::Impl::carried_tag(const FileRef& file, Space space) {
   const auto record = carried(file, space);
   if (!record) return tl::unexpected(record.error());
   if (!*record) return std::nullopt;
@@ -168,11 +217,10 @@ Result<std::optional<Tag>> PolicyStore::Impl::tag_of(const FileRef& file, Space 
 
 Result<TagRecord> PolicyStore::Impl::make_record(const FileRef& file, const struct statx& status, Space space,
                                                  const SetOptions& options) {
-  auto identity = identifier->identify(file, status);
+  bool ambiguous = false;
+  auto identity = identifier->identify(file, status, &ambiguous);
   if (!identity) return tl::unexpected(identity.error());
-  const auto ambiguous = identifier->is_ambiguous(file, status);
-  if (!ambiguous) return tl::unexpected(ambiguous.error());
-  if (*ambiguous)
+  if (ambiguous)
     return fail(
         ENOTUNIQ,
         fmt::format("{}: two mounted filesystems have the id {}: the database cannot tell their files apart",
@@ -182,7 +230,7 @@ Result<TagRecord> PolicyStore::Impl::make_record(const FileRef& file, const stru
   record.space = space;
   record.path = file.path;
   record.directory = S_ISDIR(status.stx_mode);
-  record.uid = options.uid.value_or(::geteuid());
+  record.uid = options.uid.value_or(caller);
   record.changed_ns = now_ns();
   return record;
 }
@@ -251,10 +299,11 @@ Result<std::optional<Tag>> PolicyStore::get(const FileRef& file, Space space) {
 
 Result<Tags> PolicyStore::get(const FileRef& file) {
   Tags tags;
-  auto system = impl_->tag_of(file, Space::system);
+  const auto listed = impl_->listed(file);
+  auto system = listed.system ? impl_->tag_of(file, Space::system) : impl_->carried_tag(file, Space::system);
   if (!system) return tl::unexpected(system.error());
   tags.system = std::move(*system);
-  auto user = impl_->tag_of(file, Space::user);
+  auto user = listed.user ? impl_->tag_of(file, Space::user) : impl_->carried_tag(file, Space::user);
   if (user)
     tags.user = std::move(*user);
   else if (user.error().code == EACCES)
@@ -283,12 +332,16 @@ Result<struct statx> status_to_tag(const FileRef& file) {
 
 Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Policy& policy,
                                     const SetOptions& options) {
+  const auto& valid = written(policy);
+  if (!valid) return with_context(object_of(file), valid.error());
   const auto status = status_to_tag(file);
   if (!status) return tl::unexpected(status.error());
-  const std::string text = format_policy(policy);
-  const std::string value = format_xattr_value(policy);
-  if (value.size() > sys::max_xattr_value)
-    return fail(EINVAL, fmt::format("{}: policy is longer than {} bytes", object_of(file), max_policy_text));
+  const auto& [text, value] = *valid;
+  // Most files have no tag yet: one call then, in place of two. Of any error the long way below tells.
+  if (!options.dry_run && impl_->xattrs->set(file, sys::xattr_name(space), value, true) == 0) {
+    impl_->remember(impl_->enter(file, *status, space, text, false, options));
+    return SetOutcome::changed;
+  }
   const auto old = impl_->read(file, space);
   if (!old) return tl::unexpected(old.error());
   if (old->tag) {
@@ -306,7 +359,7 @@ Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Poli
         return SetOutcome::unchanged;
     return SetOutcome::changed;
   }
-  const int code = -impl_->xattrs->set(file, sys::xattr_name(space), value);
+  const int code = -impl_->xattrs->set(file, sys::xattr_name(space), value, false);
   if (cannot_hold(code)) return impl_->set_in_database(file, *status, space, text, *old, code, options);
   if (code != 0) return change_error(file, space, *status, code);
   // This also turns a record that carried the tag into the xattr's catalogue entry. The xattr is the
@@ -319,7 +372,7 @@ Result<SetOutcome> PolicyStore::Impl::set_in_database(const FileRef& file, const
                                                       Space space, const std::string& text,
                                                       const Value& value, int why,
                                                       const SetOptions& options) {
-  if (space == Space::system && ::geteuid() != 0)
+  if (space == Space::system && caller != 0)
     return fail(EPERM, fmt::format("{}: system tags need CAP_SYS_ADMIN (root)", object_of(file)));
   if (records == nullptr || !(records->writable() || options.dry_run))
     return fail(
@@ -371,7 +424,7 @@ Result<SetOutcome> PolicyStore::remove(const FileRef& file, Space space, const S
   if (*record && !impl_->can_record())
     return fail(EROFS, fmt::format("{}: its {} tag is in the database, which only root and policyd write",
                                    object_of(file), to_string(space)));
-  if (*record && space == Space::system && ::geteuid() != 0)
+  if (*record && space == Space::system && impl_->caller != 0)
     return fail(EPERM, fmt::format("{}: system tags need CAP_SYS_ADMIN (root)", object_of(file)));
   if (old->tag)
     if (const int code = -impl_->xattrs->remove(file, sys::xattr_name(space)); code != 0 && code != ENODATA)

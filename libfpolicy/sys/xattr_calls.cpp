@@ -45,12 +45,19 @@ ssize_t KernelXattrCalls::get(const FileRef& file, const char* name, char* value
   return result == -EBADF ? or_errno(::getxattr(ProcLink(file.fd).c_str(), name, value, size)) : result;
 }
 
-int KernelXattrCalls::set(const FileRef& file, const char* name, std::string_view value) {
+ssize_t KernelXattrCalls::list(const FileRef& file, char* names, std::size_t size) {
+  if (file.fd < 0) return or_errno(::llistxattr(file.name, names, size));
+  const ssize_t result = or_errno(::flistxattr(file.fd, names, size));
+  return result == -EBADF ? or_errno(::listxattr(ProcLink(file.fd).c_str(), names, size)) : result;
+}
+
+int KernelXattrCalls::set(const FileRef& file, const char* name, std::string_view value, bool only_new) {
   if (is_unprotected(name)) return -EOPNOTSUPP;
-  if (file.fd < 0) return or_errno(::lsetxattr(file.name, name, value.data(), value.size(), 0));
-  const int result = or_errno(::fsetxattr(file.fd, name, value.data(), value.size(), 0));
+  const int flags = only_new ? XATTR_CREATE : 0;
+  if (file.fd < 0) return or_errno(::lsetxattr(file.name, name, value.data(), value.size(), flags));
+  const int result = or_errno(::fsetxattr(file.fd, name, value.data(), value.size(), flags));
   return result == -EBADF
-             ? or_errno(::setxattr(ProcLink(file.fd).c_str(), name, value.data(), value.size(), 0))
+             ? or_errno(::setxattr(ProcLink(file.fd).c_str(), name, value.data(), value.size(), flags))
              : result;
 }
 

@@ -23,8 +23,11 @@ class XattrCalls {
   virtual ~XattrCalls() = default;
   /// Bytes read, or -errno: ENODATA where there is none, ERANGE where it is longer than `size`.
   virtual ssize_t get(const FileRef& file, const char* name, char* value, std::size_t size) = 0;
-  /// 0 or -errno. Creates or replaces.
-  virtual int set(const FileRef& file, const char* name, std::string_view value) = 0;
+  /// The names that a file has, each ended by NUL, as listxattr(2): bytes or -errno, ERANGE where they do not
+  /// fit.
+  virtual ssize_t list(const FileRef& file, char* names, std::size_t size) = 0;
+  /// 0 or -errno. Creates or replaces; with `only_new` EEXIST where there is one.
+  virtual int set(const FileRef& file, const char* name, std::string_view value, bool only_new) = 0;
   /// 0 or -errno.
   virtual int remove(const FileRef& file, const char* name) = 0;
 };
@@ -33,7 +36,8 @@ class XattrCalls {
 class KernelXattrCalls final : public XattrCalls {
  public:
   ssize_t get(const FileRef& file, const char* name, char* value, std::size_t size) override;
-  int set(const FileRef& file, const char* name, std::string_view value) override;
+  ssize_t list(const FileRef& file, char* names, std::size_t size) override;
+  int set(const FileRef& file, const char* name, std::string_view value, bool only_new) override;
   int remove(const FileRef& file, const char* name) override;
 };
 

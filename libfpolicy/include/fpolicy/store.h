@@ -70,14 +70,14 @@ class FPOLICY_API Identifier {
   Identifier(Identifier&&) noexcept;
   Identifier& operator=(Identifier&&) noexcept;
 
-  [[nodiscard]] Result<FileIdentity> identify(const FileRef& file);
+  /// `ambiguous`, where given, is set to whether two live filesystems have this file's filesystem id (cloned
+  /// images).
+  [[nodiscard]] Result<FileIdentity> identify(const FileRef& file, bool* ambiguous = nullptr);
   /// The same for a file whose type, inode, birth time, device and mount id statx(2) has just told.
-  [[nodiscard]] Result<FileIdentity> identify(const FileRef& file, const struct ::statx& status);
+  [[nodiscard]] Result<FileIdentity> identify(const FileRef& file, const struct ::statx& status,
+                                              bool* ambiguous = nullptr);
   /// The filesystem part alone.
   [[nodiscard]] Result<std::string> filesystem(const FileRef& file);
-  /// Two live filesystems have this file's filesystem id (cloned images).
-  [[nodiscard]] Result<bool> is_ambiguous(const FileRef& file);
-  [[nodiscard]] Result<bool> is_ambiguous(const FileRef& file, const struct ::statx& status);
   /// Opens the file of an identity for reading, wherever it is named now, if its filesystem is mounted. Needs
   /// CAP_DAC_READ_SEARCH where `last_path` no longer leads to it. Error: ESTALE where it no longer exists,
   /// ENODEV where the filesystem is not mounted.
@@ -192,7 +192,7 @@ class FPOLICY_API PolicyStore {
   /// Writes only where the stored tag differs (a write changes ctime). Falls back to the database on
   /// EOPNOTSUPP, EROFS, ENOSPC and EDQUOT. Error: EPERM/EACCES with what is needed, ENOTSUP for an
   /// unsupported tag without force, EINVAL for anything but a regular file or a directory (nothing is
-  /// opened).
+  /// opened) and for a policy that is not in its canonical form.
   Result<SetOutcome> set(const FileRef& file, Space space, const Policy& policy,
                          const SetOptions& options = {});
   /// Removes the tag from whatever carries it; an unsupported one only with force. Errors as for set.

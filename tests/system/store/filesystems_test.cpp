@@ -45,6 +45,13 @@ bool run(const std::vector<std::string>& words, const std::string& log) {
   return ::waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
+/// Does the database refuse this file, since two mounted filesystems have the id of its own?
+bool is_ambiguous(Identifier& identifier, const FileRef& file) {
+  bool ambiguous = false;
+  EXPECT_TRUE(identifier.identify(file, &ambiguous));
+  return ambiguous;
+}
+
 class Filesystems : public testing::Test {
  protected:
   void SetUp() override {
@@ -146,7 +153,7 @@ TEST_P(EachFilesystem, ATagSurvivesMountingElsewhere) {
   ASSERT_TRUE(record && *record);
   EXPECT_EQ((*record)->carrier, carrier);
   EXPECT_THAT((*record)->identity.filesystem, StartsWith(id));
-  EXPECT_FALSE(*identifier.is_ambiguous(at(file)));
+  EXPECT_FALSE(is_ambiguous(identifier, at(file)));
   unmount(first);
   EXPECT_EQ(identifier.open((*record)->identity, file).error().code, ENODEV);
   // Something else takes the loop device that the image had.
@@ -172,7 +179,7 @@ TEST_P(EachFilesystem, ATagSurvivesMountingElsewhere) {
   const std::string bind = directory + "/bind";
   ASSERT_TRUE(mount({"--bind", second}, bind)) << log();
   EXPECT_EQ(text(bind + "/file"), "bind:1");
-  EXPECT_FALSE(*identifier.is_ambiguous(at(bind + "/file")));
+  EXPECT_FALSE(is_ambiguous(identifier, at(bind + "/file")));
   if (read_only) return;
   EXPECT_EQ(*store->remove(at(second + "/file"), Space::system), SetOutcome::changed);
   ASSERT_TRUE(store->flush());
@@ -247,9 +254,9 @@ TEST_F(Filesystems, CopiesOfAnImageAreToldByTheirIdAndRefused) {
   unmount(one);
   fs::copy_file(image, image + ".copy");
   ASSERT_TRUE(mount({"-o", "loop", image}, one)) << log();
-  EXPECT_FALSE(*identifier.is_ambiguous(at(one + "/file")));
+  EXPECT_FALSE(is_ambiguous(identifier, at(one + "/file")));
   ASSERT_TRUE(mount({"-o", "loop,ro", image + ".copy"}, two)) << log();
-  EXPECT_TRUE(*identifier.is_ambiguous(at(one + "/file")));
+  EXPECT_TRUE(is_ambiguous(identifier, at(one + "/file")));
   // What an xattr holds is set, and flush tells that the catalogue lacks it.
   EXPECT_TRUE(store->set(at(one + "/file"), Space::system, *parse_policy("bind:1")));
   const auto done = store->flush();
@@ -263,7 +270,7 @@ TEST_F(Filesystems, CopiesOfAnImageAreToldByTheirIdAndRefused) {
   EXPECT_EQ(refused.error().code, ENOTUNIQ);
   EXPECT_EQ(text(two + "/file"), "none");
   unmount(two);
-  EXPECT_FALSE(*identifier.is_ambiguous(at(one + "/file")));
+  EXPECT_FALSE(is_ambiguous(identifier, at(one + "/file")));
 }
 
 TEST_F(Filesystems, ANewTmpfsHasNoTagsOfAnOldOne) {
@@ -294,7 +301,7 @@ TEST_F(Filesystems, ABtrfsSnapshotsFileIsAnother) {
   ASSERT_TRUE(original && snapshot);
   EXPECT_EQ(original->filesystem, snapshot->filesystem);
   EXPECT_NE(original->key, snapshot->key);
-  EXPECT_FALSE(*identifier.is_ambiguous(at(point + "/sub/file")));
+  EXPECT_FALSE(is_ambiguous(identifier, at(point + "/sub/file")));
 }
 
 TEST_F(Filesystems, AnOverlaysFilesAreKeyedByPath) {
@@ -356,6 +363,7 @@ TEST_F(Filesystems, WithoutPrivilegeSystemTagsAreReadNotWritten) {
   create(theirs);
   ASSERT_EQ(::chmod(theirs.c_str(), 0600), 0);
   set(theirs, Space::system, "bind:1");
+  set(theirs, Space::user, "bind:3");
   const std::string own = point + "/own";
   create(own);
   ASSERT_EQ(::chown(own.c_str(), 65534, 65534), 0);

@@ -30,8 +30,11 @@ class UserXattrs final : public sys::XattrCalls {
     if (!system && user_error != 0) return -user_error;
     return kernel_.get(file, system ? system_name : name, value, size);
   }
-  int set(const FileRef& file, const char* name, std::string_view value) override {
-    return kernel_.set(file, name, value);
+  ssize_t list(const FileRef& file, char* names, std::size_t size) override {
+    return kernel_.list(file, names, size);
+  }
+  int set(const FileRef& file, const char* name, std::string_view value, bool only_new) override {
+    return kernel_.set(file, name, value, only_new);
   }
   int remove(const FileRef& file, const char* name) override { return kernel_.remove(file, name); }
 
