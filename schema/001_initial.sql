@@ -9,7 +9,6 @@ CREATE TABLE filesystem (
 
 -- One row for each tag. Keys and paths are bytes, not text: a file name need not be UTF-8.
 CREATE TABLE tag (
-  id INTEGER PRIMARY KEY,
   filesystem INTEGER NOT NULL REFERENCES filesystem (id),
   key BLOB NOT NULL CHECK (length(key) > 0),
   space INTEGER NOT NULL CHECK (space IN (0, 1)),      -- 0 system, 1 user
@@ -20,11 +19,11 @@ CREATE TABLE tag (
   birth_ns INTEGER NOT NULL,                           -- 0 where the filesystem keeps none
   uid INTEGER NOT NULL,
   changed_ns INTEGER NOT NULL,
-  UNIQUE (filesystem, key, space)
-) STRICT;
+  PRIMARY KEY (filesystem, key, space)
+) STRICT, WITHOUT ROWID;
 
 -- For audits, which go through the catalogue by path.
-CREATE UNIQUE INDEX tag_by_path ON tag (path, id);
+CREATE UNIQUE INDEX tag_by_path ON tag (path, filesystem, key, space);
 
 -- Which filesystems have tags that only the database holds; empty on most machines.
-CREATE UNIQUE INDEX tag_carried ON tag (filesystem, id) WHERE carrier = 1;
+CREATE INDEX tag_carried ON tag (filesystem) WHERE carrier = 1;

@@ -5,6 +5,7 @@
 #include "sys/file_status.h"
 #include "sys/state_file.h"
 
+#include <fpolicy/rules.h>
 #include <fpolicy/store.h>
 
 #include <fmt/format.h>
@@ -177,10 +178,11 @@ Result<TagRecord> SqliteDatabase::read_row(const Statement& row) const {
   record.identity.birth_ns = row.integer(8);
   record.uid = static_cast<std::uint32_t>(row.integer(9));
   record.changed_ns = row.integer(10);
-  if (record.policy.size() > max_policy || record.path.size() > max_path ||
-      record.identity.key.size() > max_path || record.path.find('\0') != std::string::npos)
-    return fail(EUCLEAN,
-                fmt::format("database {}: damaged: record {} is out of bounds", path_, row.integer(0)));
+  if (record.identity.filesystem.empty() || record.policy.size() > max_policy ||
+      record.path.size() > max_path || record.identity.key.size() > max_path ||
+      record.path.find('\0') != std::string::npos)
+    return fail(EUCLEAN, fmt::format("database {}: damaged: the record of {} is out of bounds", path_,
+                                     escape_text(record.path.substr(0, 256))));
   return record;
 }
 
@@ -355,7 +357,9 @@ Status SqliteDatabase::erase(std::span<const TagRecord> records) {
 Status SqliteDatabase::for_each(std::string_view path_prefix,
                                 const std::function<bool(const TagRecord&)>& each) {
   std::string path(path_prefix);
-  std::int64_t id = -1;
+  std::string key;
+  std::int64_t filesystem = -1;
+  std::int64_t space = -1;
   std::vector<TagRecord> records;
   for (;;) {
     records.clear();
@@ -363,9 +367,12 @@ Status SqliteDatabase::for_each(std::string_view path_prefix,
       const std::lock_guard lock(mutex_);
       if (!connection_.is_open()) return {};
       const StatementUse use(page_);
-      const std::string after = path;
-      page_.bind_blob(1, after);
-      page_.bind(2, id);
+      const std::string after_path = path;
+      const std::string after_key = key;
+      page_.bind_blob(1, after_path);
+      page_.bind(2, filesystem);
+      page_.bind_blob(3, after_key);
+      page_.bind(4, space);
       for (;;) {
         const auto row = page_.step();
         if (!row) return context(row.error());
@@ -373,7 +380,9 @@ Status SqliteDatabase::for_each(std::string_view path_prefix,
         auto record = read_row(page_);
         if (!record) return tl::unexpected(record.error());
         if (!record->path.starts_with(path_prefix)) break;
-        id = page_.integer(0);
+        filesystem = page_.integer(0);
+        key = record->identity.key;
+        space = page_.integer(3);
         path = record->path;
         records.push_back(std::move(*record));
       }

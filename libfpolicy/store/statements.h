@@ -5,25 +5,28 @@
 namespace fpolicy::store {
 
 // Columns 0 to 10 of every row that is read.
-#define FPOLICY_TAG_COLUMNS                                                                         \
-  "tag.id, filesystem.name, tag.key, tag.space, tag.carrier, tag.policy, tag.path, tag.directory, " \
+#define FPOLICY_TAG_COLUMNS                                                                                 \
+  "tag.filesystem, filesystem.name, tag.key, tag.space, tag.carrier, tag.policy, tag.path, tag.directory, " \
   "tag.birth_ns, tag.uid, tag.changed_ns"
 
 inline constexpr const char* find_sql = "SELECT " FPOLICY_TAG_COLUMNS
                                         " FROM filesystem JOIN tag ON tag.filesystem = filesystem.id"
                                         " WHERE filesystem.name = ?1 AND tag.key = ?2 AND tag.space = ?3";
 
-// In pages, so that no read transaction is held while the caller works. Starts behind (path, id).
+// In pages, so that no read transaction is held while the caller works. Starts behind the row of these four.
+// A row whose filesystem is missing comes without its name: damage, and not to be left out.
 inline constexpr const char* page_sql =
     "SELECT " FPOLICY_TAG_COLUMNS
-    " FROM tag JOIN filesystem ON filesystem.id = tag.filesystem"
-    " WHERE (tag.path, tag.id) > (?1, ?2) ORDER BY tag.path, tag.id LIMIT 256";
+    " FROM tag LEFT JOIN filesystem ON filesystem.id = tag.filesystem"
+    " WHERE (tag.path, tag.filesystem, tag.key, tag.space) > (?1, ?2, ?3, ?4)"
+    " ORDER BY tag.path, tag.filesystem, tag.key, tag.space LIMIT 256";
 
 #undef FPOLICY_TAG_COLUMNS
 
 inline constexpr const char* carried_sql =
     "SELECT name FROM filesystem"
-    " WHERE EXISTS (SELECT 1 FROM tag WHERE tag.filesystem = filesystem.id AND tag.carrier = 1)";
+    " WHERE EXISTS (SELECT 1 FROM tag INDEXED BY tag_carried WHERE tag.filesystem = filesystem.id AND "
+    "tag.carrier = 1)";
 
 inline constexpr const char* add_filesystem_sql =
     "INSERT INTO filesystem (name) VALUES (?1) ON CONFLICT (name) DO NOTHING";

@@ -366,10 +366,9 @@ TEST_F(DatabaseTest, EveryStatementUsesAnIndex) {
     EXPECT_THAT(lines, testing::Not(HasSubstr("SCAN "))) << text << "\n" << lines;
     EXPECT_THAT(lines, testing::Not(HasSubstr("TEMP B-TREE"))) << text << "\n" << lines;
   }
-  EXPECT_THAT(plan(store::find_sql),
-              HasSubstr("tag USING INDEX sqlite_autoindex_tag_1 (filesystem=? AND key=? AND space=?)"));
+  EXPECT_THAT(plan(store::find_sql), HasSubstr("tag USING PRIMARY KEY (filesystem=? AND key=? AND space=?)"));
   EXPECT_THAT(plan(store::erase_sql),
-              HasSubstr("tag USING INDEX sqlite_autoindex_tag_1 (filesystem=? AND key=? AND space=?)"));
+              HasSubstr("tag USING PRIMARY KEY (filesystem=? AND key=? AND space=?)"));
   EXPECT_THAT(plan(store::page_sql), HasSubstr("tag USING INDEX tag_by_path"));
   // One look for each filesystem, of which there are few.
   EXPECT_THAT(plan(store::carried_sql), HasSubstr("SEARCH tag USING INDEX tag_carried (filesystem=?)"));
