@@ -284,11 +284,18 @@ void Enforcer::job_moved(const CgroupChange& change) {
   if (moves_of_.size() < most_counted || moves_of_.contains(change.cgroup)) ++moves_of_[change.cgroup];
   Pass pass;
   pass.priority = Priority::move;
+  // Thousands of cgroups may stand below: other moves need not wait for them, but for those that are
+  // themselves done in such a pause (which bounds the stack).
+  const bool yields = !descending_;
   const auto walked = parts_.cgroups->walk(change.cgroup, !is_attach,
                                            [&](const std::string& /*path*/, const std::vector<pid_t>& pids) {
                                              for (const pid_t pid : pids) process(pid, pass);
-                                             return !parts_.queue->closed();
+                                             if (!yields) return !parts_.queue->closed();
+                                             descending_ = true;
+                                             pass.priority = Priority::tag;
+                                             return breathe(pass.priority);
                                            });
+  if (yields) descending_ = false;
   // A cgroup that is gone took its processes along; their pages are looked at below.
   if (!walked && walked.error().code != ENOENT) report_error(walked.error());
   if (pass.files > 0) {
@@ -801,7 +808,9 @@ void Enforcer::settle(const Subject& subject, const Applied& applied, bool is_us
     file.backoff = waited == 0ms || applied.moved_pages > 0
                        ? milliseconds(config_.first_retry)
                        : std::min<milliseconds>(waited * 2, config_.longest_retry);
-    auto delay = std::max(file.backoff, std::chrono::ceil<milliseconds>(applied.took * work_share));
+    // What moved pages was worth its time.
+    const auto wasted = applied.moved_pages > 0 ? Clock::duration{} : applied.took;
+    auto delay = std::max(file.backoff, std::chrono::ceil<milliseconds>(wasted * work_share));
     if (is_users) {
       const auto ready = budgets_.ready(subject.uid, Clock::now());
       const auto most = Clock::now() + config_.longest_retry;

@@ -159,6 +159,7 @@ class Enforcer {
   std::vector<Frame*> frames_;  ///< enforcements under way, the innermost last
   std::unordered_map<std::string, std::uint64_t> moves_of_;
   Work::Clock::time_point lookups_since_;
+  bool descending_ = false;  ///< visiting the cgroups below a moved one, where other moves come first
   Work::Clock::time_point swept_;
   Work::Clock::duration sweep_took_{};
   std::atomic<std::uint64_t> waiting_for_retry_{0};

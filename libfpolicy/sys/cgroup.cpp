@@ -48,10 +48,20 @@ Result<std::vector<std::string>> children(int directory, const std::string& cgro
   return names;
 }
 
+/// Has the cgroup, or one below it, a process? In doubt (the root does not tell) it may have.
+bool may_be_populated(const Fd& directory) {
+  const auto text = sys::read_file(directory.get(), "cgroup.events", longest_file);
+  return !text || text->find("populated 0\n") == std::string::npos;
+}
+
 Status visit_tree(const Fd& directory, const std::string& cgroup, bool recursive, unsigned depth,
                   const Visit& visit, bool& go_on) {
-  const auto text = sys::read_file(directory.get(), "cgroup.procs", longest_file);
   std::vector<pid_t> processes;
+  if (!may_be_populated(directory)) {
+    go_on = visit(cgroup, processes);
+    return {};
+  }
+  const auto text = sys::read_file(directory.get(), "cgroup.procs", longest_file);
   if (text) {
     auto parsed = parse_cgroup_procs(*text);
     if (!parsed) return with_context(cgroup, parsed.error());

@@ -32,10 +32,10 @@ class FPOLICY_API CgroupTree {
   /// How many cgroups there are, the root included.
   [[nodiscard]] Result<std::uint64_t> count() const;
 
-  /// Visits a cgroup and, with `recursive`, those below it, through directory descriptors: a cgroup that
-  /// vanishes meanwhile is passed over, and one made anew in its place is not mistaken for it. `visit` gets
-  /// the path and the processes; it returns false to stop. Error: ENOENT where the first cgroup does not
-  /// exist.
+  /// Visits a cgroup and, with `recursive`, those below it, but for what is below one without any process (so
+  /// that empty parts of a tree cost nothing), through directory descriptors: a cgroup that vanishes
+  /// meanwhile is passed over, and one made anew in its place is not mistaken for it. `visit` gets the path
+  /// and the processes; it returns false to stop. Error: ENOENT where the first cgroup does not exist.
   Status walk(
       const std::string& cgroup, bool recursive,
       const std::function<bool(const std::string& path, const std::vector<pid_t>& processes)>& visit) const;

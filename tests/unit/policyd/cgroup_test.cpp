@@ -98,6 +98,14 @@ TEST_F(CapturedCgroups, WalksASubtreeOrOneCgroup) {
   EXPECT_EQ(walk("", true).size(), 5U);
 }
 
+TEST_F(CapturedCgroups, GoesNotBelowOneWithoutAnyProcess) {
+  using Seen = std::map<std::string, std::vector<pid_t>>;
+  add("job/a", "", "");
+  write("cg/job/a/cgroup.events", "populated 0\nfrozen 0\n");
+  write("cg/job/cgroup.events", "populated 1\nfrozen 0\n");
+  EXPECT_EQ(walk("job", true), (Seen{{"job", {10}}, {"job/a", {}}}));
+}
+
 TEST_F(CapturedCgroups, StopsWhenTold) {
   const auto tree = CgroupTree::open(root);
   ASSERT_TRUE(tree);
