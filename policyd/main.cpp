@@ -35,7 +35,7 @@ int run(const fpolicy::policyd::Options& options) {
 int main(int argc, char** argv) {
   fpolicy::policyd::Options options;
   CLI::App app("Keeps files' page-cache pages where their policies want them.", "policyd");
-  app.set_version_flag("--version", std::string("policyd ") + fpolicy::policyd::version);
+  app.set_version_flag("--version", std::string("policyd (fpolicy) ") + fpolicy::policyd::version);
   const auto* config = app.add_option("--config", options.config, "configuration file")
                            ->type_name("FILE")
                            ->capture_default_str();
