@@ -105,7 +105,7 @@ std::vector<PfnRange> read_frames(int nodes, const std::vector<unsigned>& online
 }  // namespace
 
 Result<Topology> Topology::read(const std::string& sysfs_root) {
-  const std::string path = sysfs_root + "/sys/devices/system/node";
+  const std::string path = (sysfs_root == "/" ? "" : sysfs_root) + "/sys/devices/system/node";
   const Fd nodes(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!nodes && errno == ENOENT)
     return fail(ENOENT, "open " + path + ": " + errno_text(ENOENT) + " (the kernel knows no NUMA)");
