@@ -21,6 +21,8 @@ using sys::object_of;
 
 // A batch is one transaction, and one sync of the disk.
 constexpr std::size_t batch_size = 8192;
+// Records that may wait while one thread writes: some 10 MiB.
+constexpr std::size_t most_waiting = 3 * batch_size;
 
 std::string_view to_string(Space space) {
   return space == Space::system ? "system" : "user";
@@ -257,18 +259,24 @@ void PolicyStore::Impl::remember(const Status& done) {
 }
 
 void PolicyStore::Impl::push(Change change) {
-  bool full = false;
+  std::size_t waiting = 0;
   {
     const std::lock_guard lock(queue_mutex);
     queue.push_back(std::move(change));
-    full = queue.size() >= batch_size;
+    waiting = queue.size();
   }
-  // While one thread writes, the others go on until they have filled the next batch.
-  if (full) write_batch();
+  if (waiting < batch_size) return;
+  // While one thread writes, the others go on.
+  std::unique_lock writing(write_mutex, std::defer_lock);
+  if (waiting < most_waiting)
+    static_cast<void>(writing.try_lock());
+  else
+    writing.lock();
+  if (writing) write_batch();
 }
 
+/// With write_mutex held.
 void PolicyStore::Impl::write_batch() {
-  const std::lock_guard write_lock(write_mutex);
   std::vector<Change> batch;
   {
     const std::lock_guard lock(queue_mutex);
@@ -462,7 +470,10 @@ Status PolicyStore::reconcile(const FileRef& file) {
 }
 
 Status PolicyStore::flush() {
-  impl_->write_batch();
+  {
+    const std::lock_guard lock(impl_->write_mutex);
+    impl_->write_batch();
+  }
   const std::lock_guard lock(impl_->queue_mutex);
   if (!impl_->failure) return {};
   return tl::unexpected(*std::exchange(impl_->failure, std::nullopt));

@@ -112,6 +112,9 @@ class SystemMemory final : public Memory {
         ::mmap(nullptr, length, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, fd, static_cast<off_t>(offset));
     if (address == MAP_FAILED) return fail_errno("mmap", "");
     auto* const bytes = static_cast<std::byte*>(address);
+    struct statfs filesystem{};
+    if (!shape.hugetlb && ::fstatfs(fd, &filesystem) == 0 && cachestat_sees_all(filesystem))
+      counted_.push_back({.address = bytes, .length = length, .fd = fd, .offset = offset});
     // A page that is reclaimed between mincore and populate would otherwise bring its neighbours in with it
     // (readahead), and unmapping would mark all that fault-around mapped as recently used (since 6.3).
     ::madvise(address, length, MADV_RANDOM);
@@ -123,7 +126,10 @@ class SystemMemory final : public Memory {
     return bytes;
   }
 
-  void unmap(std::byte* address, std::uint64_t length) override { ::munmap(address, length); }
+  void unmap(std::byte* address, std::uint64_t length) override {
+    ::munmap(address, length);
+    std::erase_if(counted_, [address](const Window& window) { return window.address == address; });
+  }
 
   std::uint64_t next_resident(int fd, const FileShape& shape, std::uint64_t offset, std::uint64_t granule,
                               bool skip_holes) override {
@@ -137,6 +143,11 @@ class SystemMemory final : public Memory {
   }
 
   int residency(std::byte* address, std::span<unsigned char> pages) override {
+    // mincore looks each page up (50 to 80 ns); that all of them are there, cachestat tells for less.
+    if (is_all_cached(address, pages.size() * base_page_size())) {
+      std::ranges::fill(pages, 1);
+      return 0;
+    }
     return ::mincore(address, pages.size() * base_page_size(), pages.data()) == 0 ? 0 : errno;
   }
 
@@ -187,6 +198,25 @@ class SystemMemory final : public Memory {
   void pause(std::chrono::microseconds time) override { std::this_thread::sleep_for(time); }
 
  private:
+  /// A mapping of a file whose cached pages cachestat counts.
+  struct Window {
+    std::byte* address;
+    std::uint64_t length;
+    int fd;
+    std::uint64_t offset;
+  };
+
+  [[nodiscard]] bool is_all_cached(const std::byte* address, std::uint64_t length) const {
+    for (const Window& window : counted_) {
+      if (address < window.address || address + length > window.address + window.length) continue;
+      CachestatRange range{window.offset + static_cast<std::uint64_t>(address - window.address), length};
+      Cachestat pages{};
+      return ::syscall(cachestat_call, window.fd, &range, &pages, 0) == 0 &&
+             pages.cached >= length / base_page_size();
+    }
+    return false;
+  }
+
   /// Lets populate() fail on holes with EFAULT. On hugetlbfs a read fault would fill them with huge pages,
   /// and nothing tells holes from pages beforehand.
   Status guard_holes(std::byte* address, std::uint64_t length) {
@@ -244,6 +274,7 @@ class SystemMemory final : public Memory {
   Fd pagemap_;
   Fd flags_;
   Fd faults_;
+  std::vector<Window> counted_;  ///< mapped now; one or two
   bool sees_frames_ = false;
 };
 

@@ -34,8 +34,8 @@ class Memory {
   virtual ~Memory() = default;
 
   [[nodiscard]] virtual Result<FileShape> shape(int fd) = 0;
-  /// Maps a window for reading. Touching it is forbidden (SIGBUS where the file was truncated): populate()
-  /// it.
+  /// Maps a window for reading; `fd` stays open until it is unmapped. Touching it is forbidden (SIGBUS where
+  /// the file was truncated): populate() it.
   [[nodiscard]] virtual Result<std::byte*> map(int fd, std::uint64_t offset, std::uint64_t length,
                                                const FileShape& shape) = 0;
   virtual void unmap(std::byte* address, std::uint64_t length) = 0;
