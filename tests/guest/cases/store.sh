@@ -34,7 +34,7 @@ case_ext4_survives_rename_link_remount() {
 inode_reuse() {
   local dir=$1 inode seen=0
   mkdir -p "$dir/t"
-  for _ in $(seq 20); do
+  for _ in 1 2 3 4 5; do
     : >"$dir/t/victim"
     setfpolicy bind:1 "$dir/t/victim"
     inode=$(stat -c %i "$dir/t/victim")
@@ -44,7 +44,7 @@ inode_reuse() {
     equal none "$(policy_of "$dir/t/victim")" "policy of the recreated file"
     rm "$dir/t/victim"
   done
-  echo "note: $dir: inode number reused $seen times of 20"
+  echo "note: $dir: inode number reused $seen times of 5"
 }
 case_inode_reuse_ext4() { inode_reuse /mnt/ext4; }
 case_inode_reuse_vfat() { inode_reuse /mnt/vfat; }
