@@ -174,12 +174,12 @@ Result<PolicyStore::Impl::Value> PolicyStore::Impl::read(const FileRef& file, Sp
   return fail_errno(fmt::format("read {} tag of", to_string(space)), object_of(file), value.code);
 }
 
-/// Which of our xattrs the file may have: one call in place of two for the many files without a tag.
+/// Which of our xattrs the file may have: one call in place of two for the many files without a tag. They are
+/// still got by name; where a filesystem does not list (FUSE may only get), both are asked for.
 PolicyStore::Impl::Listed PolicyStore::Impl::listed(const FileRef& file) {
   // Room for a label, an ACL and a few more; else each is asked for.
   std::array<char, 512> names;  // NOLINT: not worth clearing for each file of a tree
   const ssize_t size = xattrs->list(file, names.data(), names.size());
-  if (size == -EOPNOTSUPP) return {};
   if (size < 0) return {.system = true, .user = true};
   Listed found;
   std::string_view rest(names.data(), static_cast<std::size_t>(size));

@@ -9,6 +9,7 @@ namespace fpolicy {
 class FaultyXattrs final : public sys::XattrCalls {
  public:
   int get_error = 0;
+  int list_error = 0;
   int set_error = 0;
   int remove_error = 0;
   int sets = 0;  ///< that succeeded
@@ -17,7 +18,7 @@ class FaultyXattrs final : public sys::XattrCalls {
     return get_error != 0 ? -get_error : kernel_.get(file, name, value, size);
   }
   ssize_t list(const FileRef& file, char* names, std::size_t size) override {
-    return get_error != 0 ? -get_error : kernel_.list(file, names, size);
+    return list_error != 0 ? -list_error : kernel_.list(file, names, size);
   }
   int set(const FileRef& file, const char* name, std::string_view value, bool only_new) override {
     // Where there are none to read, none can be written.

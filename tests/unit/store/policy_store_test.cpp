@@ -123,6 +123,36 @@ TEST_F(PolicyStoreTest, DryRunChangesNothing) {
   EXPECT_EQ(xattr(), "1 bind:1");
 }
 
+TEST_F(PolicyStoreTest, BothTagsAreFoundHoweverTheFilesystemListsNames) {
+  const auto user = [&] {
+    const auto tags = store->get(at(path));
+    EXPECT_TRUE(tags);
+    return tags && tags->user ? tags->user->text : "none";
+  };
+  EXPECT_EQ(user(), "none");
+  ASSERT_TRUE(set("bind:1"));
+  EXPECT_EQ(user(), "bind:1");
+  xattrs.list_error = EOPNOTSUPP;
+  EXPECT_EQ(user(), "bind:1");
+  xattrs.list_error = 0;
+  // More names than one expects of a file.
+  for (int i = 0; i < 20; ++i) {
+    const std::string name = "user.a-name-of-thirty-two-letters-" + std::to_string(i);
+    ASSERT_EQ(::setxattr(path.c_str(), name.c_str(), "", 0, 0), 0);
+  }
+  EXPECT_EQ(user(), "bind:1");
+}
+
+TEST_F(PolicyStoreTest, APolicyThatIsNotValidIsNotStored) {
+  Policy contradiction = policy("bind:1");
+  contradiction.nodes.clear();
+  const auto refused = store->set(at(path), Space::user, contradiction);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, EINVAL);
+  EXPECT_THAT(refused.error().message, HasSubstr(path));
+  EXPECT_EQ(xattr(), "none");
+}
+
 TEST_F(PolicyStoreTest, AnUnsupportedTagIsKeptWithoutForce) {
   const std::string future = "2 bind:1,colour=red";
   ASSERT_EQ(::setxattr(path.c_str(), "user.fpolicy", future.data(), future.size(), 0), 0);
