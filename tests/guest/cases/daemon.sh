@@ -21,6 +21,8 @@ case_killed_fifty_times() {
     # The job is neither stopped nor frozen.
     [[ $(sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$job_pid/status") == [RS] ]] || fail "the job is stopped"
     equal 0 "$(sed -n 's/^frozen //p' $cg/t-job/cgroup.events)" "frozen"
+    # policyd and setfpolicy have opened the store each time.
+    [ $((i % 10)) -eq 0 ] || continue
     equal ok "$(sqlite3 /var/lib/fpolicy/fpolicy.db 'pragma integrity_check')" "database"
     [[ $(getfpolicy -R /mnt/ext4/t/tagged.so) == *$'\t'"bind:$to" ]] || fail "the tag: $(getfpolicy /mnt/ext4/t/tagged.so)"
   done

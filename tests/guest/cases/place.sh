@@ -181,13 +181,13 @@ sparse_home() {
 case_empty_and_truncated() {
   mkdir -p /mnt/ext4/t
   : >/mnt/ext4/t/empty
-  make_file /mnt/ext4/t/shrinks 64 0
+  make_file /mnt/ext4/t/shrinks 24 0
   start_policyd
   setfpolicy bind:1 /mnt/ext4/t/empty
   # Truncated, grown and deleted while pages move: policyd lives on.
   (for _ in $(seq 30); do
     truncate -s 1M /mnt/ext4/t/shrinks
-    truncate -s 64M /mnt/ext4/t/shrinks
+    truncate -s 24M /mnt/ext4/t/shrinks
     cat /mnt/ext4/t/shrinks >/dev/null 2>&1 || break
   done) &
   local changer=$!
