@@ -687,6 +687,21 @@ Applied Enforcer::enforce(Subject& subject, const Effective& effective) {
   return applied;
 }
 
+/// What was done, or why nothing was: then false.
+bool Enforcer::enter(const Result<PlacementReport>& report, Applied& applied) {
+  if (!report) {
+    applied.reason = report.error().message;
+    report_error(report.error());
+    return false;
+  }
+  applied.resident_pages = report->residency.resident_pages;
+  applied.moved_pages = report->moved_pages;
+  applied.misplaced_pages = report->misplaced_pages;
+  applied.state = report->misplaced_pages > 0 ? FileState::misplaced : FileState::ok;
+  applied.reason = report->reason;
+  return true;
+}
+
 Applied Enforcer::place(Subject& subject, const Effective& effective, Applied applied) {
   const bool is_users = effective.from_user;
   auto target = evaluate_placement(*effective.policy, *parts_.topology, subject.allowed);
@@ -716,16 +731,7 @@ Applied Enforcer::place(Subject& subject, const Effective& effective, Applied ap
   const auto began = Clock::now();
   Frame frame(this, subject.info.key, subject.path);
   const auto report = enforce_file(file->get(), *target, *parts_.topology, options(subject, is_users, frame));
-  if (!report) {
-    applied.reason = report.error().message;
-    report_error(report.error());
-    return applied;
-  }
-  applied.resident_pages = report->residency.resident_pages;
-  applied.moved_pages = report->moved_pages;
-  applied.misplaced_pages = report->misplaced_pages;
-  applied.state = report->misplaced_pages > 0 ? FileState::misplaced : FileState::ok;
-  applied.reason = report->reason;
+  if (!enter(report, applied)) return applied;
   parts_.counters->pages_moved += report->moved_pages;
   if (frame.over_budget) {
     // The report covers what was looked at until then.
@@ -764,16 +770,7 @@ Applied Enforcer::stay(Subject& subject, const Effective& effective, Applied app
   choice.runs = &now;
   const auto report = home.empty() ? audit_file(file->get(), Target{}, *parts_.topology, choice)
                                    : return_home(file->get(), home, *parts_.topology, choice);
-  if (!report) {
-    applied.reason = report.error().message;
-    report_error(report.error());
-    return applied;
-  }
-  applied.resident_pages = report->residency.resident_pages;
-  applied.moved_pages = report->moved_pages;
-  applied.misplaced_pages = report->misplaced_pages;
-  applied.state = report->misplaced_pages > 0 ? FileState::misplaced : FileState::ok;
-  applied.reason = report->reason;
+  if (!enter(report, applied)) return applied;
   parts_.counters->pages_returned += report->moved_pages;
   applied.took = Clock::now() - began;
   if (frame.superseded) return applied;

@@ -139,6 +139,7 @@ class Enforcer {
   [[nodiscard]] std::shared_ptr<const Effective> lookup(Subject& subject);
   Applied enforce(Subject& subject, const Effective& effective);
   Applied place(Subject& subject, const Effective& effective, Applied applied);
+  bool enter(const Result<PlacementReport>& report, Applied& applied);
   Applied stay(Subject& subject, const Effective& effective, Applied applied);
   PlacementOptions options(Subject& subject, bool is_users, Frame& frame);
   void settle(const Subject& subject, const Applied& applied, bool is_users,

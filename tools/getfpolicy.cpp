@@ -104,7 +104,7 @@ class GetFpolicy {
     const FileRef ref{file->fd.get(), nullptr, file->path, file->device};
     std::string output;
     show(ref, name, S_ISDIR(file->mode), true, output);
-    print(output);
+    command_.print(output);
   }
 
   void tree(NamedFile root) {
@@ -116,7 +116,7 @@ class GetFpolicy {
             },
         .emit =
             [&](std::string_view output) {
-              print(output);
+              command_.print(output);
               command_.progress([&] { return fmt::format("{} files", visited_.load()); });
               return std::ferror(stdout) == 0;
             },
@@ -251,20 +251,11 @@ class GetFpolicy {
     return list;
   }
 
-  void print(std::string_view output) {
-    if (output.empty()) return;
-    // JSON objects come with a comma before each.
-    if (command_.json() && first_) output.remove_prefix(1);
-    first_ = false;
-    std::fwrite(output.data(), 1, output.size(), stdout);
-  }
-
   Command& command_;
   Options options_;
   std::unique_ptr<Stores> stores_;
   Resolution resolution_;
   std::atomic<std::uint64_t> visited_ = 0;
-  bool first_ = true;
 };
 
 }  // namespace

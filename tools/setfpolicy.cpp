@@ -142,7 +142,7 @@ class SetFpolicy {
     const FileRef ref{file.fd.get(), nullptr, file.path, file.device};
     std::string output;
     if (apply(ref, name, wish, directory, false, output)) notice_.add(file.path, file.fd.get());
-    print(output);
+    command_.print(output);
   }
 
   void tree(NamedFile root) {
@@ -163,7 +163,7 @@ class SetFpolicy {
             },
         .emit =
             [&](std::string_view output) {
-              print(output);
+              command_.print(output);
               command_.progress(
                   [&] { return fmt::format("{} files, {} changed", visited.load(), changed.load()); });
               return true;
@@ -362,14 +362,6 @@ class SetFpolicy {
                             text, missing.format(), topology_->memory.format()));
   }
 
-  void print(std::string_view output) {
-    if (output.empty()) return;
-    // JSON objects come with a comma before each.
-    if (command_.json() && first_) output.remove_prefix(1);
-    first_ = false;
-    std::fwrite(output.data(), 1, output.size(), stdout);
-  }
-
   Command& command_;
   Options options_;
   Wish wish_;
@@ -382,7 +374,6 @@ class SetFpolicy {
   ChangeNotice notice_;
   std::mutex notice_mutex_;  ///< while a walk's threads add to it
   std::set<std::pair<dev_t, ino_t>> libraries_;
-  bool first_ = true;
 };
 
 int run(Command& command, Options options) {

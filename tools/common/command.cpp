@@ -11,6 +11,7 @@
 #include <climits>
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 namespace fpolicy::tools {
 namespace {
@@ -169,6 +170,12 @@ void Command::error(std::string_view name, std::string_view path, const Error& e
 
 void Command::note(const std::string& message) {
   line(message);
+}
+
+void Command::print(std::string_view output) {
+  if (output.empty()) return;
+  if (json_ && !std::exchange(printed_, true)) output.remove_prefix(1);
+  std::fwrite(output.data(), 1, output.size(), stdout);
 }
 
 void Command::progress(const std::function<std::string()>& what) {

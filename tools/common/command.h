@@ -69,6 +69,10 @@ class Command {
   /// "NAME: MESSAGE" on stderr. Thread-safe.
   void note(const std::string& message);
 
+  /// Writes to stdout. With --json the output is objects of an array, each behind a comma: the first loses
+  /// its own.
+  void print(std::string_view output);
+
   /// Shows "NAME: WHAT" on a terminal once the work has taken a second, now and then.
   void progress(const std::function<std::string()>& what);
 
@@ -86,6 +90,7 @@ class Command {
   std::vector<std::string> names_;
   bool null_ = false;
   bool json_ = false;
+  bool printed_ = false;
   std::atomic<std::uint64_t> failures_ = 0;
   std::mutex mutex_;  ///< stderr
   std::chrono::steady_clock::time_point next_progress_;
