@@ -203,6 +203,7 @@ Status Daemon::open_socket() {
   enforcing_ = std::make_unique<Worker>("policyd-enforce", most_queued);
   storing_ = std::make_unique<Worker>("policyd-store", most_queued);
   enforcer_ = std::make_unique<Enforcer>(Enforcer::Parts{.records = database_.get(),
+                                                         .store = store_.get(),
                                                          .identifier = &identifier_,
                                                          .resolver = resolver_.get(),
                                                          .topology = &topology_,

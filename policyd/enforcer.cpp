@@ -193,6 +193,7 @@ void Enforcer::schedule_changed_paths(std::vector<std::string> paths) {
                                           Pass pass;
                                           pass.priority = Priority::tag;
                                           for (const std::string& path : *shared) changed_path(path, pass);
+                                          write_catalogue();
                                         }});
   if (fits) return;
   waiting_paths_ -= count;
@@ -214,6 +215,7 @@ void Enforcer::schedule_changed_files(std::vector<Fd> files, const Asker& asker,
                                             ++parts_.counters->tag_changes;
                                             open_file(file.get(), "", asker, pass, true);
                                           }
+                                          write_catalogue();
                                           done();
                                         }});
   if (fits) return;
@@ -338,6 +340,7 @@ void Enforcer::catalogue(Pass& pass) {
     }
     const auto found = file_info(file->get());
     if (!found) return true;
+    correct_catalogue(file->get(), path_here(file->get(), found->key));
     if (found->is_directory()) {
       const std::string path = path_here(file->get(), found->key);
       if (!path.empty()) tree(path, pass);
@@ -347,6 +350,22 @@ void Enforcer::catalogue(Pass& pass) {
     return true;
   });
   if (!status) report_error(status.error());
+  write_catalogue();
+}
+
+/// The xattrs of a file say what its tags are: an entry that says something else, or is missing, was not told
+/// of a change (a user's, or one made with setfattr). Queued; write_catalogue() commits.
+void Enforcer::correct_catalogue(int fd, const std::string& path) {
+  FileRef file;
+  file.fd = fd;
+  file.path = path;
+  const auto done = parts_.store->reconcile(file);
+  // No identity in this mount namespace, no record: another file may well have one.
+  if (!done && done.error().code != ENODEV && done.error().code != ENOTSUP) report_error(done.error());
+}
+
+void Enforcer::write_catalogue() {
+  if (const auto done = parts_.store->flush(); !done) report_error(done.error());
 }
 
 void Enforcer::sweep() {
@@ -497,7 +516,10 @@ bool Enforcer::open_path(const std::string& path, Pass& pass, bool is_asked_for)
     if (pass.error) pass.error(path, file.error());
     return false;
   }
-  if (S_ISDIR(file->mode)) return true;
+  if (S_ISDIR(file->mode)) {
+    if (is_asked_for) correct_catalogue(file->fd.get(), file->path);
+    return true;
+  }
   open_file(file->fd.get(), file->path, std::nullopt, pass, is_asked_for);
   return false;
 }
@@ -551,6 +573,7 @@ void Enforcer::open_file(int fd, const std::string& path, const std::optional<As
                   .priority = pass.priority};
   if (!inspect(subject)) return;
   if (!pass.seen.insert(subject.info.key).second) return;
+  if (is_asked_for) correct_catalogue(fd, path.empty() ? path_here(fd, subject.info.key) : path);
   subject.uid = subject.info.owner;
   if (asker) subject.allowed = asker->allowed;
   // Whose job: the last that was seen to map it.
@@ -644,6 +667,10 @@ std::shared_ptr<const Effective> Enforcer::lookup(Subject& subject) {
     }
     effective = std::make_shared<const Effective>(std::move(*resolved));
     cache_.insert(key, effective, generation);
+    if (effective->source == Source::system_xattr || effective->source == Source::user_xattr) {
+      correct_catalogue(subject.fd, subject.path);
+      write_catalogue();
+    }
   }
   return effective->source == Source::none ? nullptr : effective;
 }
@@ -851,6 +878,7 @@ void Enforcer::apply_paths(const std::vector<std::string>& paths, const EachAppl
     if (!breathe(pass.priority)) return;
     if (open_path(path, pass, true)) tree(path, pass);
   }
+  write_catalogue();
 }
 
 void Enforcer::apply_files(const std::vector<Fd>& files, const Asker& asker, const EachApplied& each,
@@ -864,6 +892,7 @@ void Enforcer::apply_files(const std::vector<Fd>& files, const Asker& asker, con
     if (!breathe(pass.priority)) return;
     open_file(file.get(), "", asker, pass, true);
   }
+  write_catalogue();
 }
 
 Result<std::vector<JobInfo>> Enforcer::jobs() {

@@ -58,6 +58,7 @@ class Enforcer {
   /// What it works with; all of it outlives the enforcer.
   struct Parts {
     RecordStore* records = nullptr;
+    PolicyStore* store = nullptr;
     Identifier* identifier = nullptr;
     Resolver* resolver = nullptr;
     const Topology* topology = nullptr;
@@ -122,6 +123,8 @@ class Enforcer {
   void job_moved(const CgroupChange& change);
   void all_jobs(Pass& pass);
   void catalogue(Pass& pass);
+  void correct_catalogue(int fd, const std::string& path);
+  void write_catalogue();
   void sweep();
   void retry(const FileKey& key);
   void process(pid_t pid, Pass& pass);

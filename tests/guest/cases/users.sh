@@ -9,8 +9,11 @@ case_own_file() {
   as_user user setfpolicy bind:1 /mnt/ext4/t/mine
   equal "1 bind:1" "$(getfattr -n user.fpolicy --only-values /mnt/ext4/t/mine 2>/dev/null)" "the user's tag"
   within 1 "the user's file" all_on 1 /mnt/ext4/t/mine 1024
+  within 1 "in the catalogue" in_catalogue /mnt/ext4/t/mine
   equal user-xattr "$(as_user user queryfpolicy --json /mnt/ext4/t/mine | jq -r '.files[0].source')" "source"
 }
+
+in_catalogue() { queryfpolicy --all --json | jq -e --arg path "$1" '.files[] | select(.path == $path)'; }
 
 case_another_users_file() {
   make_file /mnt/ext4/t/theirs 1 0

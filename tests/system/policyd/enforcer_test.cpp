@@ -39,6 +39,7 @@ TEST(EnforcerTest, PolicydsOwnMappingIsNobodysJob) {
   auto mounts = MountedDevices::open();
   ASSERT_TRUE(mounts) << mounts.error().message;
   Enforcer enforcer({.records = database->get(),
+                     .store = &store,
                      .identifier = &identifier,
                      .resolver = &resolver,
                      .topology = &topology,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 // The daemon as a process, on this machine as it is: it must run, and say what it cannot do here.
+#include <fpolicy/store.h>
 #include <fpolicy/varlink.h>
 
 #include <fcntl.h>
@@ -164,7 +165,8 @@ TEST_F(PolicydTest, AChangedTagIsEnforcedAndToldOf) {
   std::ofstream(path) << std::string(1U << 20U, 'x');
   if (!tag(path, "1 bind:0")) GTEST_SKIP() << "no xattrs in " << directory;
   ASSERT_TRUE(call("Changed", {{"paths", {path}}, {"fds", 0}}));
-  EXPECT_TRUE(wait_for([&] { return counter("files_enforced") == 1; }));
+  // Once more where the pass at start comes to it behind us.
+  EXPECT_TRUE(wait_for([&] { return counter("files_enforced") >= 1; }));
   const auto applied = call("Apply", {{"paths", {path, "/nonexistent"}}, {"fds", 0}});
   ASSERT_TRUE(applied) << applied.error().message;
   ASSERT_EQ((*applied)["files"].size(), 1U);
@@ -177,6 +179,36 @@ TEST_F(PolicydTest, AChangedTagIsEnforcedAndToldOf) {
   EXPECT_EQ((*applied)["errors"][0]["path"], "/nonexistent");
 }
 
+TEST_F(PolicydTest, TheCatalogueFollowsXattrsThatOthersChange) {
+  run();
+  const std::string path = directory + "/data";
+  std::ofstream(path) << "x";
+  if (::setxattr(path.c_str(), "user.fpolicy", "1 bind:0", 8, 0) != 0)
+    GTEST_SKIP() << "no xattrs in " << directory;
+  const auto entry = [&] {
+    const auto identity = Identifier().identify({.fd = -1, .name = path.c_str(), .path = path});
+    EXPECT_TRUE(identity);
+    Identifier identifier;
+    const auto database =
+        Database::open(directory + "/state/fpolicy.db", Database::Access::read_only, &identifier);
+    EXPECT_TRUE(database);
+    const auto record = (*database)->find_identity(*identity, Space::user);
+    return record && *record ? (*record)->policy + " " + (*record)->path : "none";
+  };
+  EXPECT_EQ(entry(), "none");
+  ASSERT_TRUE(call("Apply", {{"paths", {path}}, {"fds", 0}}));
+  EXPECT_EQ(entry(), "bind:0 " + path);
+  ASSERT_EQ(::setxattr(path.c_str(), "user.fpolicy", "1 prefer:0", 10, 0), 0);
+  ASSERT_TRUE(call("Apply", {{"paths", {path}}, {"fds", 0}}));
+  EXPECT_EQ(entry(), "prefer:0 " + path);
+  // A user has told that he removed it.
+  ASSERT_EQ(::removexattr(path.c_str(), "user.fpolicy"), 0);
+  const Fd file(::open(path.c_str(), O_PATH | O_CLOEXEC));
+  const std::array fds{file.get()};
+  ASSERT_TRUE(call("Changed", {{"paths", json::array()}, {"fds", 1}}, fds));
+  EXPECT_TRUE(wait_for([&] { return entry() == "none"; }));
+}
+
 TEST_F(PolicydTest, ADirectoryTagReachesTheFilesBelow) {
   run();
   const std::string below = directory + "/lib/deep";
@@ -185,7 +217,7 @@ TEST_F(PolicydTest, ADirectoryTagReachesTheFilesBelow) {
   std::ofstream(directory + "/lib/b") << "x";
   if (!tag(directory + "/lib", "1 bind:0")) GTEST_SKIP() << "no xattrs in " << directory;
   ASSERT_TRUE(call("Changed", {{"paths", {directory + "/lib"}}, {"fds", 0}}));
-  EXPECT_TRUE(wait_for([&] { return counter("files_enforced") == 2; }));
+  EXPECT_TRUE(wait_for([&] { return counter("files_enforced") >= 2; }));
 }
 
 TEST_F(PolicydTest, AnUnknownTagIsNotApplied) {
