@@ -3,7 +3,7 @@
 # policyd as an administrator meets it.
 
 case_killed_fifty_times() {
-  make_file /mnt/ext4/t/tagged.so 32 0
+  make_file /mnt/ext4/t/tagged.so 16 0
   make_job t-job 0
   map_in_job t-job --anon 8 /mnt/ext4/t/tagged.so
   local i to
@@ -14,8 +14,8 @@ case_killed_fifty_times() {
     to=$((i % 3 + 1))
     setfpolicy "bind:$to" /mnt/ext4/t/tagged.so
     echo $(((i + 1) % 4)) >$cg/t-job/cpuset.mems
-    # A random moment of the work of about 100 ms.
-    sleep "0.$(printf '%03d' $((RANDOM % 150)))"
+    # A random moment of the work of some tens of milliseconds.
+    sleep "0.$(printf '%03d' $((RANDOM % 100)))"
     kill -9 "$policyd_pid"
     wait "$policyd_pid" 2>/dev/null || true
     # The job is neither stopped nor frozen.
@@ -27,7 +27,7 @@ case_killed_fifty_times() {
     [[ $(getfpolicy -R /mnt/ext4/t/tagged.so) == *$'\t'"bind:$to" ]] || fail "the tag: $(getfpolicy /mnt/ext4/t/tagged.so)"
   done
   start_policyd
-  within 2 "the next start finishes the work" all_on "$to" /mnt/ext4/t/tagged.so 8192
+  within 2 "the next start finishes the work" all_on "$to" /mnt/ext4/t/tagged.so 4096
 }
 
 case_second_policyd_ends_with_2() {
