@@ -10,7 +10,7 @@ skip() {
   exit 77
 }
 [ "$(id -u)" -eq 0 ] || skip "a chroot needs root"
-[ -z "${ASAN_OPTIONS:-}" ] || skip "the package is built without sanitizers"
+grep -q -- -fsanitize= "$build/build.ninja" && skip "the package is built without sanitizers"
 command -v debootstrap >/dev/null || skip "debootstrap is not installed"
 
 (cd "$build" && cpack -G DEB >cpack.log) || {
