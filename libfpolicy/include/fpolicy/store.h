@@ -158,7 +158,7 @@ struct FPOLICY_API Tag {
 struct FPOLICY_API Tags {
   std::optional<Tag> system;
   std::optional<Tag> user;
-  bool user_denied = false;  ///< a user tag is read with read permission only, which the caller lacks
+  bool user_denied = false;  ///< there may be one, but reading it needs read permission on the file
 };
 
 struct FPOLICY_API SetOptions {
