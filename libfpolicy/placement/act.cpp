@@ -20,9 +20,9 @@ constexpr int untold = INT_MIN;
 
 }  // namespace
 
-MoveOutcome Mover::move(std::byte* address, std::span<PageState> pages, Moves& moves) {
+MoveOutcome Mover::move(const PageAddresses& addresses, std::span<PageState> pages, Moves& moves) {
   MoveOutcome outcome;
-  const Window window{address, pages, &outcome};
+  const Window window{&addresses, pages, &outcome};
   const auto order = [](const Move& move) { return std::tuple(move.node, move.page); };
   if (!std::ranges::is_sorted(moves, {}, order)) std::ranges::sort(moves, {}, order);
   for (auto first = moves.begin(); first != moves.end();) {
@@ -68,8 +68,7 @@ void Mover::move_batch(const Window& window, unsigned node, Moves pending) {
 
 Mover::Answer Mover::call(const Window& window, unsigned node, Moves& pending, Moves& failed) {
   addresses_.resize(pending.size());
-  for (std::size_t i = 0; i < pending.size(); ++i)
-    addresses_[i] = window.address + pending[i].page * page_size_;
+  for (std::size_t i = 0; i < pending.size(); ++i) addresses_[i] = window.addresses->at(pending[i].page);
   nodes_.assign(pending.size(), static_cast<int>(node));
   statuses_.assign(pending.size(), untold);
   const long result = memory_.move(addresses_, nodes_, statuses_, all_);
@@ -123,7 +122,7 @@ void Mover::look_again(const Window& window, unsigned node, const Moves& open, M
   addresses_.clear();
   for (const Move& move : open)
     for (std::uint32_t page = 0; page < move.pages; ++page)
-      addresses_.push_back(window.address + (move.page + page) * page_size_);
+      addresses_.push_back(window.addresses->at(move.page + page));
   statuses_.assign(addresses_.size(), untold);
   (void)memory_.locate(addresses_, statuses_);
 

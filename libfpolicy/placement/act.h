@@ -5,14 +5,18 @@
 #include "placement/decide.h"
 #include "placement/observe.h"
 #include "sys/mapped_vector.h"
-#include "sys/memory.h"
+#include "sys/page_mover.h"
 
 #include <fpolicy/node_set.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace fpolicy::placement {
 
@@ -28,23 +32,47 @@ struct MoveOutcome {
   Moves left;                ///< moves that were not done, whatever the reason
 };
 
-/// Moves pages of windows of one file. Keeps its buffers from one window to the next.
+/// The addresses of pages that are counted through: runs of neighbours.
+class PageAddresses {
+ public:
+  explicit PageAddresses(std::uint64_t page_size) : page_size_(page_size) {}
+  PageAddresses(std::uint64_t page_size, std::byte* first) : page_size_(page_size) { add(0, first); }
+
+  /// From page number `first` on they lie at `address`; ascending.
+  void add(std::size_t first, std::byte* address) { runs_.push_back({first, address}); }
+  void clear() { runs_.clear(); }
+  [[nodiscard]] std::byte* at(std::size_t page) const {
+    const auto behind =
+        runs_.size() == 1 ? runs_.end() : std::ranges::upper_bound(runs_, page, {}, &Run::first);
+    const Run& run = *std::prev(behind);
+    return run.address + (page - run.first) * page_size_;
+  }
+
+ private:
+  struct Run {
+    std::size_t first;
+    std::byte* address;
+  };
+  std::uint64_t page_size_;
+  std::vector<Run> runs_;
+};
+
+/// Moves pages of windows of one address space. Keeps its buffers from one window to the next.
 class Mover {
  public:
-  Mover(sys::Memory& memory, std::uint64_t page_size, unsigned busy_retries)
-      : memory_(memory), page_size_(page_size), busy_retries_(busy_retries) {}
+  Mover(sys::PageMover& memory, unsigned busy_retries) : memory_(memory), busy_retries_(busy_retries) {}
 
   /// Moves as planned, node by node, in calls as large as possible: every call first drains the lists of all
   /// processors, and the kernel migrates a run of addresses that have one target at a time. `pages` is
   /// brought up to date, `moves` is put in order.
-  [[nodiscard]] MoveOutcome move(std::byte* address, std::span<PageState> pages, Moves& moves);
+  [[nodiscard]] MoveOutcome move(const PageAddresses& addresses, std::span<PageState> pages, Moves& moves);
 
   /// Why nodes refuse pages for another reason than being full; for people.
   [[nodiscard]] const std::map<unsigned, std::string>& refusals() const { return refusals_; }
 
  private:
   struct Window {
-    std::byte* address;
+    const PageAddresses* addresses;
     std::span<PageState> pages;
     MoveOutcome* outcome;
   };
@@ -61,8 +89,7 @@ class Mover {
   static void put(const Window& window, std::size_t page, unsigned node);
   static void lose(const Window& window, std::size_t page);
 
-  sys::Memory& memory_;
-  const std::uint64_t page_size_;
+  sys::PageMover& memory_;
   const unsigned busy_retries_;
   bool all_ = true;  ///< MPOL_MF_MOVE_ALL, until the kernel refuses it
   std::map<unsigned, std::string> refusals_;

@@ -70,7 +70,7 @@ class Run {
     report_.residency.page_size = shape_.page_size;
     if (options_.runs != nullptr) options_.runs->clear();
     observe_ = {thread_count(options_.threads), folios, !moving_};
-    Mover mover(memory_, shape_.page_size, options_.busy_retries);
+    Mover mover(memory_, options_.busy_retries);
 
     const std::uint64_t window = window_bytes(shape_, options_.window_bytes);
     std::uint64_t empty_bytes = 0;
@@ -117,7 +117,7 @@ class Run {
   /// Moves until no node that is newly full leaves another to be tried.
   void act(std::byte* address, const Snapshot& snapshot, Planner& planner, Mover& mover, Plan plan) {
     while (true) {
-      const MoveOutcome outcome = mover.move(address, pages_, plan.moves);
+      const MoveOutcome outcome = mover.move({shape_.page_size, address}, pages_, plan.moves);
       report_.moved_pages += outcome.moved;
       report_.vanished_pages += outcome.vanished;
       moved_since_ += outcome.moved;

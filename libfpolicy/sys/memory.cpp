@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "sys/memory.h"
 
+#include "sys/words.h"
 #include "sys/zoneinfo.h"
 
 #include <fpolicy/fd.h>
@@ -40,20 +41,6 @@ constexpr std::uint64_t pagemap_frame = (std::uint64_t{1} << 55U) - 1;
 
 std::uint64_t base_page_size() {
   return static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-}
-
-/// Reads words at an index of a file that is an array of them; fewer than asked only where the file ends.
-int read_words(int fd, std::uint64_t index, std::span<std::uint64_t> words, std::size_t& done) {
-  done = 0;
-  while (done < words.size()) {
-    const ssize_t count = ::pread(fd, words.data() + done, (words.size() - done) * sizeof(std::uint64_t),
-                                  static_cast<off_t>((index + done) * sizeof(std::uint64_t)));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return errno;
-    if (static_cast<std::size_t>(count) < sizeof(std::uint64_t)) return 0;
-    done += static_cast<std::size_t>(count) / sizeof(std::uint64_t);
-  }
-  return 0;
 }
 
 /// Filesystems whose open files carry their page cache themselves, so that cachestat sees all that mmap would

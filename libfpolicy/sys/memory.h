@@ -3,11 +3,11 @@
 // The boundary at which tests put invented machines and faults.
 #pragma once
 
+#include "sys/page_mover.h"
 #include "sys/zoneinfo.h"
 
 #include <fpolicy/result.h>
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -29,10 +29,8 @@ inline constexpr std::uint64_t no_frame = ~std::uint64_t{0};
 
 /// Addresses lie in a mapping made by map(); lengths are bytes. Calls that return int give 0 or an errno. All
 /// but shape(), map(), unmap() and next_resident() may be called by several threads at a time.
-class Memory {
+class Memory : public PageMover {
  public:
-  virtual ~Memory() = default;
-
   [[nodiscard]] virtual Result<FileShape> shape(int fd) = 0;
   /// Maps a window for reading; `fd` stays open until it is unmapped. Touching it is forbidden (SIGBUS where
   /// the file was truncated): populate() it.
@@ -61,16 +59,8 @@ class Memory {
   /// Flags of the frames from `pfn` on, as in /proc/kpageflags.
   virtual int frame_flags(std::uint64_t pfn, std::span<std::uint64_t> flags) = 0;
 
-  /// The node of each page, or a negative errno in its place.
-  virtual int locate(std::span<void*> addresses, std::span<int> nodes) = 0;
-  /// move_pages(2): pages that could not be moved, or a negative errno. `all`: also pages that others map
-  /// (CAP_SYS_NICE). A status is written only where the kernel says something of that page.
-  virtual long move(std::span<void*> addresses, std::span<const int> nodes, std::span<int> statuses,
-                    bool all) = 0;
-
   /// By node, in pages of the file's size.
   [[nodiscard]] virtual Result<std::vector<NodeRoom>> room(const FileShape& shape) = 0;
-  virtual void pause(std::chrono::microseconds time) = 0;
 };
 
 /// The running kernel's.

@@ -61,8 +61,19 @@ std::optional<T> number(std::optional<std::string_view> text, int base) {
   return value;
 }
 
+/// A line, not copied yet.
+struct Line {
+  std::uint64_t start;
+  std::uint64_t end;
+  std::string_view permissions;
+  std::uint64_t offset;
+  dev_t device;
+  ino_t inode;
+  std::string_view name;
+};
+
 /// "55ec537cf000-55ec537d1000 r--p 00000000 fe:00 247498    /usr/bin/head"
-std::optional<FileMapping> parse_line(std::string_view line) {
+std::optional<Line> parse_line(std::string_view line) {
   const auto start = number<std::uint64_t>(cut(line, '-'), 16);
   const auto end = number<std::uint64_t>(cut(line, ' '), 16);
   const auto permissions = cut(line, ' ');
@@ -74,23 +85,62 @@ std::optional<FileMapping> parse_line(std::string_view line) {
       !minor_number || !inode || *start >= *end) {
     return std::nullopt;
   }
-  return FileMapping{
-      .start = *start, .end = *end, .device = makedev(*major_number, *minor_number), .inode = *inode};
+  // Columns of spaces, then the name, which may begin with none of its own: it is a path or in brackets.
+  line.remove_prefix(std::min(line.find(' '), line.size()));
+  line.remove_prefix(std::min(line.find_first_not_of(' '), line.size()));
+  return Line{.start = *start,
+              .end = *end,
+              .permissions = *permissions,
+              .offset = *offset,
+              .device = makedev(*major_number, *minor_number),
+              .inode = *inode,
+              .name = line};
 }
 
-/// Appends the mappings of whole lines; returns how many bytes these were.
-Result<std::size_t> parse_lines(std::string_view text, std::size_t& line_number,
-                                std::vector<FileMapping>& mappings) {
+/// Gives each of the whole lines to `take`; returns how many bytes these were.
+template <class Take>
+Result<std::size_t> parse_lines(std::string_view text, std::size_t& line_number, const Take& take) {
   std::size_t used = 0;
   std::string_view rest = text;
   while (const auto line = cut(rest, '\n')) {
     ++line_number;
-    const auto mapping = parse_line(*line);
-    if (!mapping) return fail(EINVAL, fmt::format("maps line {}: malformed", line_number));
-    if (mapping->inode != 0) mappings.push_back(*mapping);
+    const auto parsed = parse_line(*line);
+    if (!parsed) return fail(EINVAL, fmt::format("maps line {}: malformed", line_number));
+    take(*parsed);
     used = text.size() - rest.size();
   }
   return used;
+}
+
+/// The same for a whole text.
+template <class Take>
+Status parse_whole(std::string_view text, const Take& take) {
+  std::size_t line = 0;
+  const auto used = parse_lines(text, line, take);
+  if (!used) return tl::unexpected(used.error());
+  if (*used != text.size()) return fail(EINVAL, fmt::format("maps line {}: not ended", line + 1));
+  return {};
+}
+
+/// Where mappings of files alone are wanted.
+auto files_into(std::vector<FileMapping>& mappings) {
+  return [&mappings](const Line& line) {
+    if (line.inode != 0) {
+      mappings.push_back({.start = line.start, .end = line.end, .device = line.device, .inode = line.inode});
+    }
+  };
+}
+
+auto vmas_into(std::vector<Vma>& vmas) {
+  return [&vmas](const Line& line) {
+    vmas.push_back({.start = line.start,
+                    .end = line.end,
+                    .permissions = std::string(line.permissions),
+                    .offset = line.offset,
+                    .device = line.device,
+                    .inode = line.inode,
+                    .name = std::string(line.name)});
+  };
 }
 
 /// Nothing where the kernel has no such query.
@@ -121,14 +171,15 @@ Result<std::optional<std::vector<FileMapping>>> query_mappings(int maps) {
   return mappings;
 }
 
-Result<std::vector<FileMapping>> read_mappings(int maps) {
+/// Gives each line to `take` until `full`.
+template <class Take, class Full>
+Status read_lines(int maps, const Take& take, const Full& full) {
   constexpr std::size_t piece = 64U << 10U;
   // A name has at most PATH_MAX bytes, of which each newline becomes four.
   constexpr std::size_t longest_line = 4 * 4096 + 128;
-  std::vector<FileMapping> mappings;
   std::string text;
   std::size_t line = 0;
-  while (mappings.size() < Process::max_mappings) {
+  while (!full()) {
     const std::size_t kept = text.size();
     if (kept > longest_line) return fail(EINVAL, fmt::format("maps line {}: too long", line + 1));
     text.resize(kept + piece);
@@ -139,22 +190,59 @@ Result<std::vector<FileMapping>> read_mappings(int maps) {
       if (!text.empty()) return fail(EINVAL, fmt::format("maps line {}: not ended", line + 1));
       break;
     }
-    const auto used = parse_lines(text, line, mappings);
+    const auto used = parse_lines(text, line, take);
     if (!used) return tl::unexpected(used.error());
     text.erase(0, *used);
   }
-  return mappings;
+  return {};
 }
 
 }  // namespace
 
 Result<std::vector<FileMapping>> parse_maps(std::string_view text) {
   std::vector<FileMapping> mappings;
-  std::size_t line = 0;
-  const auto used = parse_lines(text, line, mappings);
-  if (!used) return tl::unexpected(used.error());
-  if (*used != text.size()) return fail(EINVAL, fmt::format("maps line {}: not ended", line + 1));
+  if (const auto parsed = parse_whole(text, files_into(mappings)); !parsed)
+    return tl::unexpected(parsed.error());
   return mappings;
+}
+
+Result<std::vector<Vma>> parse_vmas(std::string_view text) {
+  std::vector<Vma> vmas;
+  if (const auto parsed = parse_whole(text, vmas_into(vmas)); !parsed) return tl::unexpected(parsed.error());
+  return vmas;
+}
+
+Result<std::vector<MemoryPolicy>> parse_memory_policies(std::string_view text) {
+  std::vector<MemoryPolicy> policies;
+  std::size_t line_number = 0;
+  while (!text.empty()) {
+    ++line_number;
+    // "7f1c00000000 bind:0-1 anon=3 dirty=3 N0=3 kernelpagesize_kB=4"
+    auto line = cut(text, '\n');
+    const auto malformed = [&] {
+      return fail(EINVAL, fmt::format("numa_maps line {}: malformed", line_number));
+    };
+    if (!line) return malformed();
+    if (!number<std::uint64_t>(cut(*line, ' '), 16)) return malformed();
+    // "prefer (many):0-1" has a space of its own.
+    const auto colon = line->find(':');
+    const auto space = line->find(' ');
+    std::size_t end = std::min(space, line->size());
+    if (line->starts_with("prefer (many)") && colon != std::string_view::npos) {
+      end = std::min(line->find(' ', colon), line->size());
+    } else if (colon == std::string_view::npos || colon > end) {
+      continue;  // "default", "local"
+    }
+    const std::string_view policy = line->substr(0, end);
+    const auto nodes = NodeSet::parse(policy.substr(policy.rfind(':') + 1));
+    if (!nodes) return malformed();
+    const auto known = std::ranges::find(policies, policy, &MemoryPolicy::text);
+    if (known != policies.end())
+      ++known->mappings;
+    else
+      policies.push_back({.text = std::string(policy), .nodes = *nodes, .mappings = 1});
+  }
+  return policies;
 }
 
 Result<ProcessStatus> parse_process_status(std::string_view text) {
@@ -179,6 +267,13 @@ Result<ProcessStatus> parse_process_status(std::string_view text) {
       if (!nodes) return with_context("status: Mems_allowed_list", nodes.error());
       status.allowed_nodes = *nodes;
       have_nodes = true;
+    } else if (*name == "State" && rest.size() > 1) {
+      status.state = rest[1];
+    } else if (*name == "PPid") {
+      cut(rest, '\t');
+      const auto parent = number<pid_t>(rest, 10);
+      if (!parent) return fail(EINVAL, "status: PPid is malformed");
+      status.parent = *parent;
     }
   }
   if (!have_uid || !have_nodes) return fail(EINVAL, "status: no Uid or no Mems_allowed_list");
@@ -205,7 +300,27 @@ Result<std::vector<FileMapping>> Process::file_mappings() const {
   auto queried = query_mappings(maps.get());
   if (!queried) return tl::unexpected(queried.error());
   if (std::optional<std::vector<FileMapping>> mappings = std::move(*queried)) return std::move(*mappings);
-  return read_mappings(maps.get());
+  std::vector<FileMapping> mappings;
+  const auto read =
+      read_lines(maps.get(), files_into(mappings), [&] { return mappings.size() >= max_mappings; });
+  if (!read) return tl::unexpected(read.error());
+  return mappings;
+}
+
+Result<std::vector<Vma>> Process::vmas() const {
+  const Fd maps(::openat(directory_.get(), "maps", O_RDONLY | O_CLOEXEC));
+  if (!maps) return fail_errno("open", fmt::format("/proc/{}/maps", pid_), errno == ENOENT ? ESRCH : errno);
+  std::vector<Vma> vmas;
+  const auto read = read_lines(maps.get(), vmas_into(vmas), [&] { return vmas.size() >= max_mappings; });
+  if (!read) return tl::unexpected(read.error());
+  return vmas;
+}
+
+Result<std::vector<MemoryPolicy>> Process::memory_policies() const {
+  // Some 100 bytes for each of at most max_mappings, and paths.
+  const auto text = sys::read_file(directory_.get(), "numa_maps", std::size_t{1} << 30U);
+  if (!text) return tl::unexpected(text.error());
+  return parse_memory_policies(*text);
 }
 
 Result<Fd> Process::open_mapped(const FileMapping& mapping) const {

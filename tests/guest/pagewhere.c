@@ -33,6 +33,9 @@ enum { MAX_NODES = 1024 };
 #define PAGEMAP_PRESENT (1ULL << 63)
 #define PAGEMAP_FRAME ((1ULL << 55) - 1)
 #define KPF_ANON (1ULL << 12)  // not the zero page, which pagemap shows like one
+#define KPF_HUGE (1ULL << 17)
+#define KPF_THP (1ULL << 22)  // on new kernels large folios of the page cache, too
+#define KPF_ZERO_PAGE (1ULL << 24)
 
 static size_t page_size;
 
@@ -111,13 +114,19 @@ static void count_page(struct count* count, int node) {
   count->pages[node]++;
 }
 
-static void print_count(const struct count* count) {
-  const char* space = "";
+// Returns whether there was any.
+static bool print_separated(const struct count* count, const char* separator) {
+  const char* before = "";
   for (int node = 0; node < MAX_NODES; node++) {
     if (count->pages[node] == 0) continue;
-    printf("%s%d:%zu", space, node, count->pages[node]);
-    space = " ";
+    printf("%s%d:%zu", before, node, count->pages[node]);
+    before = separator;
   }
+  return *before != '\0';
+}
+
+static void print_count(const struct count* count) {
+  print_separated(count, " ");
 }
 
 static int open_pagemap(const char* pid) {
@@ -272,6 +281,21 @@ static long look_at_file(const char* path, enum mode mode, bool with_name) {
 
 enum kind { ALL_PAGES, ANONYMOUS };
 
+static int open_flags(void) {
+  int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) die("/proc/kpageflags: %s", strerror(errno));
+  return fd;
+}
+
+static uint64_t flags_of_frame(int flags, uint64_t frame) {
+  uint64_t flag = 0;
+  if (frame == 0) die("the kernel hides page frame numbers: run as root");
+  if (pread(flags, &flag, sizeof flag, (off_t)(frame * sizeof flag)) != sizeof flag) {
+    die("/proc/kpageflags: %s", strerror(errno));
+  }
+  return flag;
+}
+
 static void count_range(int pagemap, int flags, uintptr_t start, uintptr_t end, enum kind kind,
                         struct count* count) {
   enum { CHUNK = 8192 };
@@ -282,40 +306,47 @@ static void count_range(int pagemap, int flags, uintptr_t start, uintptr_t end, 
     if (pages == 0) return;
     for (size_t i = 0; i < pages; i++) {
       if (!(entries[i] & PAGEMAP_PRESENT)) continue;
-      uint64_t frame = entries[i] & PAGEMAP_FRAME, flag = 0;
-      if (kind == ANONYMOUS) {
-        if (frame == 0) die("the kernel hides page frame numbers: run as root");
-        if (pread(flags, &flag, sizeof flag, (off_t)(frame * sizeof flag)) != sizeof flag) {
-          die("/proc/kpageflags: %s", strerror(errno));
-        }
-        if (!(flag & KPF_ANON)) continue;
-      }
+      uint64_t frame = entries[i] & PAGEMAP_FRAME;
+      if (kind == ANONYMOUS && !(flags_of_frame(flags, frame) & KPF_ANON)) continue;
       count_page(count, node_of_frame(frame));
     }
     start += pages * page_size;
   }
 }
 
-// `each`: a line for every mapping. `only`: the mapping's name ends so.
-static void look_at_process(const char* pid, enum kind kind, bool each, const char* only, uintptr_t from,
-                            uintptr_t to) {
+// The next line of /proc/PID/maps that is not of the kernel's own memory: false at the end.
+static bool next_mapping(FILE* maps, char** line, size_t* room, uintptr_t* start, uintptr_t* end,
+                         const char** name) {
+  while (getline(line, room, maps) > 0) {
+    int name_at = 0;
+    (*line)[strcspn(*line, "\n")] = '\0';
+    if (sscanf(*line, "%" SCNxPTR "-%" SCNxPTR " %*s %*s %*s %*s %n", start, end, &name_at) < 2) continue;
+    *name = name_at > 0 ? *line + name_at : "";
+    if (strcmp(*name, "[vsyscall]") != 0 && strncmp(*name, "[vvar", 5) != 0) return true;
+  }
+  return false;
+}
+
+static FILE* open_maps(const char* pid) {
   char path[64];
   snprintf(path, sizeof path, "/proc/%s/maps", pid);
   FILE* maps = fopen(path, "re");
   if (maps == NULL) die("%s: %s", path, strerror(errno));
+  return maps;
+}
+
+// `each`: a line for every mapping. `only`: the mapping's name ends so.
+static void look_at_process(const char* pid, enum kind kind, bool each, const char* only, uintptr_t from,
+                            uintptr_t to) {
+  FILE* maps = open_maps(pid);
   int pagemap = open_pagemap(pid);
-  int flags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
-  if (flags < 0) die("/proc/kpageflags: %s", strerror(errno));
+  int flags = open_flags();
   struct count total = {{0}};
   char* line = NULL;
   size_t room = 0;
-  while (getline(&line, &room, maps) > 0) {
-    uintptr_t start, end;
-    int name_at = 0;
-    line[strcspn(line, "\n")] = '\0';
-    if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %*s %*s %*s %n", &start, &end, &name_at) < 2) continue;
-    const char* name = name_at > 0 ? line + name_at : "";
-    if (strcmp(name, "[vsyscall]") == 0 || strcmp(name, "[vvar]") == 0) continue;  // the kernel's
+  uintptr_t start, end;
+  const char* name;
+  while (next_mapping(maps, &line, &room, &start, &end, &name)) {
     size_t length = strlen(name), ending = only != NULL ? strlen(only) : 0;
     if (only != NULL && (length < ending || strcmp(name + length - ending, only) != 0)) continue;
     if (start < from) start = from;
@@ -339,6 +370,116 @@ static void look_at_process(const char* pid, enum kind kind, bool each, const ch
   close(flags);
 }
 
+// ---- many ranges, many processes
+
+struct kinds {
+  struct count anonymous, other, huge;  // huge: of the pool, and transparent ones that are anonymous
+};
+
+static void count_kinds(int flags, uint64_t frame, struct kinds* kinds) {
+  uint64_t flag = flags_of_frame(flags, frame);
+  int node = node_of_frame(frame);
+  if (flag & KPF_ZERO_PAGE) return;
+  count_page(flag & KPF_ANON ? &kinds->anonymous : &kinds->other, node);
+  if (flag & KPF_HUGE || (flag & KPF_ANON && flag & KPF_THP)) count_page(&kinds->huge, node);
+}
+
+static void print_kinds(const struct kinds* kinds) {
+  const struct count* counts[] = {&kinds->anonymous, &kinds->other, &kinds->huge};
+  for (size_t i = 0; i < 3; i++) {
+    if (i > 0) printf(" ");
+    if (!print_separated(counts[i], ",")) printf("-");
+  }
+  printf("\n");
+}
+
+struct frames {
+  uint64_t* at;
+  size_t count, room;
+};
+
+static void collect_frames(int pagemap, uintptr_t start, uintptr_t end, struct frames* frames) {
+  enum { CHUNK = 8192 };
+  static uint64_t entries[CHUNK];
+  while (start < end) {
+    size_t pages = (end - start) / page_size;
+    pages = read_pagemap(pagemap, start, entries, pages < CHUNK ? pages : CHUNK);
+    if (pages == 0) return;
+    if (frames->count + pages > frames->room) {
+      frames->room = 2 * (frames->count + pages);
+      frames->at = realloc(frames->at, frames->room * sizeof *frames->at);
+      if (frames->at == NULL) die("out of memory");
+    }
+    for (size_t i = 0; i < pages; i++) {
+      if (entries[i] & PAGEMAP_PRESENT) frames->at[frames->count++] = entries[i] & PAGEMAP_FRAME;
+    }
+    start += pages * page_size;
+  }
+}
+
+static void look_at_ranges(void) {
+  int flags = open_flags(), pagemap = -1;
+  char last[16] = "", *line = NULL;
+  size_t room = 0;
+  struct frames frames = {NULL, 0, 0};
+  while (getline(&line, &room, stdin) > 0) {
+    char pid[sizeof last];
+    uintptr_t start, end;
+    int name_at = 0;
+    line[strcspn(line, "\n")] = '\0';
+    if (sscanf(line, "%15s %" SCNxPTR "-%" SCNxPTR " %n", pid, &start, &end, &name_at) < 3) {
+      die("%s: not a line such as 123 7f0000000000-7f0000010000 name", line);
+    }
+    if (strcmp(pid, last) != 0) {
+      if (pagemap >= 0) close(pagemap);
+      pagemap = open_pagemap(pid);
+      strcpy(last, pid);
+    }
+    struct kinds kinds = {0};
+    frames.count = 0;
+    collect_frames(pagemap, start, end, &frames);
+    for (size_t i = 0; i < frames.count; i++) count_kinds(flags, frames.at[i], &kinds);
+    printf("%s %zu ", name_at > 0 ? line + name_at : "", (size_t)(end - start) / page_size);
+    print_kinds(&kinds);
+  }
+  if (pagemap >= 0) close(pagemap);
+  close(flags);
+  free(frames.at);
+  free(line);
+}
+
+static int compare_frames(const void* a, const void* b) {
+  uint64_t x = *(const uint64_t*)a, y = *(const uint64_t*)b;
+  return (x > y) - (x < y);
+}
+
+static void look_at_job(char** pids, size_t count) {
+  struct frames frames = {NULL, 0, 0};
+  char* line = NULL;
+  size_t room = 0;
+  for (size_t i = 0; i < count; i++) {
+    FILE* maps = open_maps(pids[i]);
+    int pagemap = open_pagemap(pids[i]);
+    uintptr_t start, end;
+    const char* name;
+    while (next_mapping(maps, &line, &room, &start, &end, &name)) {
+      if (strcmp(name, "[vdso]") != 0) collect_frames(pagemap, start, end, &frames);
+    }
+    fclose(maps);
+    close(pagemap);
+  }
+  qsort(frames.at, frames.count, sizeof *frames.at, compare_frames);
+  int flags = open_flags();
+  struct kinds kinds = {0};
+  for (size_t i = 0; i < frames.count; i++) {
+    if (i == 0 || frames.at[i] != frames.at[i - 1]) count_kinds(flags, frames.at[i], &kinds);
+  }
+  print_kinds(&kinds);
+  close(flags);
+  free(frames.at);
+  free(line);
+}
+
 static void usage(FILE* out) {
   fputs(
       "Usage: pagewhere [-H] FILE...          resident pages by node, a line a file: NODE:COUNT ...\n"
@@ -348,6 +489,12 @@ static void usage(FILE* out) {
       "       pagewhere --pid PID [FROM-TO]   all pages that a process maps (in a range of addresses)\n"
       "       pagewhere --pid PID --map NAME  those of the mappings whose name ends in NAME\n"
       "       pagewhere --maps PID            the same, a line a mapping\n"
+      "       pagewhere --ranges              for each line PID FROM-TO NAME of the input: NAME PAGES\n"
+      "                                       ANONYMOUS OTHER HUGE; PAGES is the range's size, the others "
+      "are\n"
+      "                                       NODE:COUNT,... or -\n"
+      "       pagewhere --job PID...          ANONYMOUS OTHER HUGE of all that these processes map, pages\n"
+      "                                       mapped more than once counted once\n"
       "       pagewhere --self-check FILE...  compare with move_pages(2); exit 1 if they differ\n"
       "A file without resident pages gives an empty line. -H puts the file's name and \": \" first.\n"
       "Works for files on disk filesystems, tmpfs and hugetlbfs (pages counted in 4 KiB). Needs root.\n",
@@ -361,17 +508,20 @@ int main(int argc, char** argv) {
     OPTION_PID,
     OPTION_MAP,
     OPTION_MAPS,
+    OPTION_RANGES,
+    OPTION_JOB,
     OPTION_SELF_CHECK,
     OPTION_HELP
   };
   static const struct option options[] = {
       {"each", no_argument, NULL, OPTION_EACH},       {"anon", required_argument, NULL, OPTION_ANON},
       {"pid", required_argument, NULL, OPTION_PID},   {"map", required_argument, NULL, OPTION_MAP},
-      {"maps", required_argument, NULL, OPTION_MAPS}, {"self-check", no_argument, NULL, OPTION_SELF_CHECK},
+      {"maps", required_argument, NULL, OPTION_MAPS}, {"ranges", no_argument, NULL, OPTION_RANGES},
+      {"job", no_argument, NULL, OPTION_JOB},         {"self-check", no_argument, NULL, OPTION_SELF_CHECK},
       {"help", no_argument, NULL, OPTION_HELP},       {NULL, 0, NULL, 0}};
   enum mode mode = SUM;
   enum kind kind = ALL_PAGES;
-  bool with_name = false, each = false;
+  bool with_name = false, each = false, ranges = false, job = false;
   const char *pid = NULL, *only = NULL;
   for (int option; (option = getopt_long(argc, argv, "H", options, NULL)) != -1;) {
     switch (option) {
@@ -398,6 +548,12 @@ int main(int argc, char** argv) {
         pid = optarg;
         each = true;
         break;
+      case OPTION_RANGES:
+        ranges = true;
+        break;
+      case OPTION_JOB:
+        job = true;
+        break;
       case OPTION_HELP:
         usage(stdout);
         return 0;
@@ -408,6 +564,14 @@ int main(int argc, char** argv) {
   }
   page_size = (size_t)sysconf(_SC_PAGESIZE);
   load_topology();
+  if (ranges) {
+    look_at_ranges();
+    return 0;
+  }
+  if (job && optind < argc) {
+    look_at_job(argv + optind, (size_t)(argc - optind));
+    return 0;
+  }
   if (pid != NULL) {
     uintptr_t from = 0, to = UINTPTR_MAX;
     if (optind < argc && sscanf(argv[optind], "%" SCNxPTR "-%" SCNxPTR, &from, &to) != 2) {

@@ -34,9 +34,40 @@ struct FPOLICY_API FileMapping {
 /// number.
 FPOLICY_API Result<std::vector<FileMapping>> parse_maps(std::string_view text);
 
+/// A mapping of any kind: a line of /proc/PID/maps.
+struct FPOLICY_API Vma {
+  std::uint64_t start = 0;   ///< address of its first byte
+  std::uint64_t end = 0;     ///< address behind its last byte
+  std::string permissions;   ///< "rw-p"
+  std::uint64_t offset = 0;  ///< in the file, bytes
+  dev_t device = 0;
+  ino_t inode = 0;   ///< 0: of no file
+  std::string name;  ///< the path with newlines escaped, "[heap]", or nothing
+
+  friend bool operator==(const Vma&, const Vma&) = default;
+};
+
+/// Parses the text of /proc/PID/maps whole. Error: as parse_maps().
+FPOLICY_API Result<std::vector<Vma>> parse_vmas(std::string_view text);
+
+/// A memory policy in a process that names nodes, from /proc/PID/numa_maps.
+struct FPOLICY_API MemoryPolicy {
+  std::string text;  ///< as the kernel writes it: "bind=static:0-1"
+  NodeSet nodes;
+  std::uint64_t mappings = 0;  ///< how many have it
+
+  friend bool operator==(const MemoryPolicy&, const MemoryPolicy&) = default;
+};
+
+/// Parses the text of /proc/PID/numa_maps: each policy that names nodes once, in the order they are met.
+/// Error: EINVAL with the line's number.
+FPOLICY_API Result<std::vector<MemoryPolicy>> parse_memory_policies(std::string_view text);
+
 struct FPOLICY_API ProcessStatus {
   uid_t uid = 0;          ///< effective: with its right files were opened
   NodeSet allowed_nodes;  ///< Mems_allowed_list: what its cpuset leaves to it
+  char state = '?';       ///< 'R', 'S', 'T' (stopped) …; '?' where the text has none
+  pid_t parent = 0;
 };
 
 /// Parses /proc/PID/status. Error: EINVAL where a field is missing or malformed.
@@ -50,10 +81,16 @@ class FPOLICY_API Process {
   static Result<Process> open(pid_t pid, const std::string& root = "/");
 
   [[nodiscard]] pid_t pid() const { return pid_; }
+  /// Its /proc directory (O_PATH).
+  [[nodiscard]] int fd() const { return directory_.get(); }
   [[nodiscard]] Result<ProcessStatus> status() const;
   /// Empty for kernel threads and zombies. At most max_mappings. Uses PROCMAP_QUERY where the kernel has it
   /// (6.11).
   [[nodiscard]] Result<std::vector<FileMapping>> file_mappings() const;
+  /// All mappings, in order of their addresses; at most max_mappings. Empty for kernel threads and zombies.
+  [[nodiscard]] Result<std::vector<Vma>> vmas() const;
+  /// The memory policies that its mappings have. Costs a walk of its page tables.
+  [[nodiscard]] Result<std::vector<MemoryPolicy>> memory_policies() const;
   /// The mapped inode itself, whatever is now at its path, as an O_PATH descriptor. Needs
   /// CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN. Error: ENOENT where the mapping is gone.
   [[nodiscard]] Result<Fd> open_mapped(const FileMapping& mapping) const;

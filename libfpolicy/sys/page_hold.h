@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#pragma once
+
+#include <fpolicy/fd.h>
+#include <fpolicy/result.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace fpolicy::sys {
+
+/// References on pages of files: what holds one cannot be moved or reclaimed. Taken by splice into pipes,
+/// without a copy.
+class PageHold {
+ public:
+  /// Takes references on the resident pages of [offset, offset + length) of `fd`, open for reading, up to the
+  /// end of the file. Returns how many bytes are held. Pages that are not resident would be read in: name
+  /// such as are mapped. Error: those of splice(2); EINVAL on filesystems that cannot (hugetlbfs).
+  Result<std::uint64_t> hold(int fd, std::uint64_t offset, std::uint64_t length);
+  void release() { pipes_.clear(); }
+
+ private:
+  struct Pipe {
+    Fd read;
+    Fd write;
+  };
+  Status add_pipe();
+  std::vector<Pipe> pipes_;
+  bool full_ = true;  ///< the last pipe takes no more
+};
+
+}  // namespace fpolicy::sys
