@@ -7,13 +7,11 @@
 #include "common/text.h"
 
 #include <fpolicy/migrate.h>
+#include <fpolicy/migrate_json.h>
 
 #include <string>
 
 namespace fpolicy::tools {
-
-/// The field names stand in migratejob(1).
-Json report_json(const MigrateReport& report, const MigrateOptions& options);
 
 /// A row for each file or kind of memory, and a line with the sum.
 void print_report(Command& command, const MigrateReport& report, const MigrateOptions& options,
