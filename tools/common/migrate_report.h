@@ -22,6 +22,9 @@ std::string report_columns_help();
 /// Notes, and a line for whatever was left; the latter count as failures.
 void report_failures(Command& command, const MigrateReport& report, const MigrateOptions& options);
 
+/// A move that was not made.
+void report_refusal(Command& command, const Error& error);
+
 std::string progress_text(const MigrateProgress& progress);
 
 }  // namespace fpolicy::tools

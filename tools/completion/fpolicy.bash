@@ -56,7 +56,7 @@ _fpolicy() {
     _fpolicy_policies
   elif [[ $command == policyctl && $given -eq 0 ]]; then
     # shellcheck disable=SC2207
-    COMPREPLY=($(compgen -W 'status jobs events apply reload' -- "$cur"))
+    COMPREPLY=($(compgen -W 'status jobs events apply migrate reload' -- "$cur"))
   else
     _filedir
   fi
