@@ -46,6 +46,14 @@ bool is_own_cgroup(const std::string& cgroup, const std::string& root) {
 
 }  // namespace
 
+Status check_owner(const Process& process, const std::optional<uid_t>& owner) {
+  if (!owner) return {};
+  const auto belongs = process.belongs_to(*owner);
+  if (!belongs) return tl::unexpected(belongs.error());
+  if (*belongs) return {};
+  return fail(EPERM, fmt::format("process {} of the job is not user {}'s", process.pid(), *owner));
+}
+
 Result<std::vector<pid_t>> list_job(const Job& job, const CgroupTree* tree, const std::string& root) {
   std::set<pid_t> pids;
   if (tree != nullptr) {
@@ -92,9 +100,16 @@ Status Mappings::read(const std::vector<pid_t>& pids, const std::string& root) {
   mappings_.clear();
   for (MigrateGroup& group : groups_) group.mappings = 0;
   NodeSet allowed = topology_.memory;
+  if (options_.max_processes > 0 && pids.size() > options_.max_processes)
+    return fail(E2BIG, fmt::format("the job has {} processes, and {} are allowed", pids.size(),
+                                   options_.max_processes));
   for (const pid_t pid : pids) {
     auto process = Process::open(pid, root);
     if (!process) continue;
+    if (auto owned = check_owner(*process, options_.owner); !owned) {
+      if (owned.error().code == ESRCH) continue;
+      return owned;
+    }
     const auto status = process->status();
     if (!status) continue;
     const auto vmas = process->vmas();
@@ -104,10 +119,17 @@ Status Mappings::read(const std::vector<pid_t>& pids, const std::string& root) {
     }
     // Kernel threads, and processes that have ended.
     if (vmas->empty()) continue;
-    auto pages = sys::open_process_pages(*process, own_only_);
+    if (options_.max_mappings > 0 && mappings_.size() + vmas->size() > options_.max_mappings)
+      return fail(E2BIG, fmt::format("the job has more than {} mappings", options_.max_mappings));
+    auto pages = sys::open_process_pages(*process, options_.own_pages_only);
     if (!pages) {
       if (pages.error().code == ESRCH) continue;
       return tl::unexpected(pages.error());
+    }
+    // What was read may be of a program that it has begun meanwhile.
+    if (auto owned = check_owner(*process, options_.owner); !owned) {
+      if (owned.error().code == ESRCH) continue;
+      return owned;
     }
     std::vector<Mapped> mapped;
     mapped.reserve(vmas->size());
@@ -176,7 +198,7 @@ Result<std::uint32_t> Mappings::file_group(const Process& process, const Process
   bool hugetlb = false;
   auto file = look_at(fd->get(), *info, vma, status, hugetlb);
   if (!file) return tl::unexpected(file.error());
-  const Rule rule = rule_for(*file, topology_, to_);
+  const Rule rule = rule_for(*file, topology_, options_.to);
   const std::uint32_t group =
       add(file->nature == MappedFile::Nature::device ? MappingKind::special : classify(vma), rule);
   entry->second = of_name_[name] = group;

@@ -18,6 +18,9 @@
 
 namespace fpolicy::job {
 
+/// Error: EPERM where the process is not wholly the user's (MigrateOptions::owner); ESRCH.
+Status check_owner(const Process& process, const std::optional<uid_t>& owner);
+
 /// The processes of a job now, each once, and its caller refused. Error: ENOENT, ESRCH; EINVAL where the
 /// caller is itself one of them.
 Result<std::vector<pid_t>> list_job(const Job& job, const CgroupTree* tree, const std::string& root);
@@ -26,11 +29,11 @@ Result<std::vector<pid_t>> list_job(const Job& job, const CgroupTree* tree, cons
 /// frozen, so that a server that does not answer keeps nobody frozen.
 class Mappings {
  public:
-  Mappings(const Topology& topology, NodeSet to, Resolver* resolver, bool own_pages_only)
-      : topology_(topology), to_(std::move(to)), resolver_(resolver), own_only_(own_pages_only) {}
+  Mappings(const Topology& topology, const MigrateOptions& options, Resolver* resolver)
+      : topology_(topology), options_(options), resolver_(resolver) {}
 
   /// Looks at the processes anew. Groups stay what they are. Processes that end meanwhile are left out.
-  /// Error: EPERM.
+  /// Error: EPERM, E2BIG (MigrateOptions::max_processes).
   Status read(const std::vector<pid_t>& pids, const std::string& root);
 
   [[nodiscard]] std::vector<MigrateGroup>& groups() { return groups_; }
@@ -57,9 +60,8 @@ class Mappings {
                              bool& hugetlb);
 
   const Topology& topology_;
-  NodeSet to_;
+  const MigrateOptions& options_;
   Resolver* resolver_;
-  bool own_only_;
   std::vector<MigrateGroup> groups_;
   std::vector<GroupRule> rules_;
   std::vector<bool> hugetlb_;

@@ -16,8 +16,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <climits>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -36,6 +38,18 @@ double seconds_since(Clock::time_point began) {
   return std::chrono::duration<double>(Clock::now() - began).count();
 }
 
+/// "a/b": no empty part, no dots, no NUL.
+bool is_shortest(std::string_view path) {
+  if (path.size() >= PATH_MAX || path.find('\0') != std::string_view::npos) return false;
+  while (true) {
+    const auto slash = path.find('/');
+    const auto part = path.substr(0, slash);
+    if (part.empty() || part == "." || part == "..") return false;
+    if (slash == std::string_view::npos) return true;
+    path.remove_prefix(slash + 1);
+  }
+}
+
 void add(std::vector<std::uint64_t>& sum, const std::vector<std::uint64_t>& pages) {
   if (sum.size() < pages.size()) sum.resize(pages.size());
   for (std::size_t node = 0; node < pages.size(); ++node) sum[node] += pages[node];
@@ -44,10 +58,7 @@ void add(std::vector<std::uint64_t>& sum, const std::vector<std::uint64_t>& page
 class Migration {
  public:
   Migration(const Job& job, const MigrateOptions& options, const Topology& topology, Resolver* resolver)
-      : job_(job),
-        options_(options),
-        topology_(topology),
-        mappings_(topology, options.to, resolver, options.own_pages_only) {}
+      : job_(job), options_(options), topology_(topology), mappings_(topology, options, resolver) {}
 
   Result<MigrateReport> run() {
     if (auto checked = check(); !checked) return tl::unexpected(checked.error());
@@ -73,6 +84,9 @@ class Migration {
     if (!options_.cpus.empty() && !options_.set_cpuset)
       return fail(EINVAL, "processors are set together with cpuset.mems");
     if (job_.cgroup.empty()) return {};
+    // Two paths to one cgroup would not be told to be the same, and ".." leads out of the hierarchy.
+    if (!is_shortest(job_.cgroup))
+      return fail(EINVAL, "the cgroup's path is not in its shortest form, below the mount");
     auto tree = CgroupTree::open(options_.root);
     if (!tree) return tl::unexpected(tree.error());
     tree_.emplace(*std::move(tree));
@@ -170,7 +184,8 @@ class Migration {
     }();
     // Nothing has moved yet where this fails but for what was quiet: the nodes are again what they were.
     if (!done && cpusets_ && !begun_) (void)cpusets_->restore();
-    if (done && !report_.stopped) journal->finish();
+    // On the word of others nothing is left behind.
+    if ((done && !report_.stopped) || options_.owner) journal->finish();
     if (done) note_memory_policies();
     return done;
   }
@@ -230,7 +245,9 @@ class Migration {
       for (const pid_t pid : *pids) {
         if (std::ranges::binary_search(known, pid)) continue;
         const auto process = Process::open(pid, options_.root);
-        auto done = process ? stopped.stop(*process) : Status(tl::unexpected(process.error()));
+        auto done =
+            process ? job::check_owner(*process, options_.owner) : Status(tl::unexpected(process.error()));
+        if (done) done = stopped.stop(*process);
         if (!done && done.error().code != ESRCH) return done;
       }
       // A fork that was under way is over when its parent stands still.

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -256,10 +257,13 @@ Result<ProcessStatus> parse_process_status(std::string_view text) {
     if (*name == "Uid" && !have_uid) {
       // Real, effective, saved, filesystem.
       cut(rest, '\t');
-      cut(rest, '\t');
+      const auto real = number<uid_t>(cut(rest, '\t'), 10);
       const auto uid = number<uid_t>(cut(rest, '\t'), 10);
-      if (!uid) return fail(EINVAL, "status: Uid is malformed");
+      const auto saved = number<uid_t>(cut(rest, '\t'), 10);
+      if (!real || !uid || !saved) return fail(EINVAL, "status: Uid is malformed");
+      status.real_uid = *real;
       status.uid = *uid;
+      status.saved_uid = *saved;
       have_uid = true;
     } else if (*name == "Mems_allowed_list" && !have_nodes) {
       cut(rest, '\t');
@@ -292,6 +296,16 @@ Result<ProcessStatus> Process::status() const {
   const auto text = sys::read_file(directory_.get(), "status", 1U << 20U);
   if (!text) return tl::unexpected(text.error());
   return parse_process_status(*text);
+}
+
+Result<bool> Process::belongs_to(uid_t uid) const {
+  const auto of = status();
+  if (!of) return tl::unexpected(of.error());
+  if (of->real_uid != uid || of->uid != uid || of->saved_uid != uid) return false;
+  struct stat maps{};
+  if (::fstatat(directory_.get(), "maps", &maps, AT_SYMLINK_NOFOLLOW) != 0)
+    return fail_errno("stat", fmt::format("/proc/{}/maps", pid_), errno == ENOENT ? ESRCH : errno);
+  return maps.st_uid == uid;
 }
 
 Result<std::vector<FileMapping>> Process::file_mappings() const {

@@ -160,6 +160,13 @@ struct FPOLICY_API MigrateOptions {
   /// Only pages that nobody outside the job maps, whatever the policies say: for callers who ask on the word
   /// of others.
   bool own_pages_only = false;
+  /// Every process of the job must be wholly this user's (Process::belongs_to), whenever it is looked at:
+  /// also one that enters the cgroup while it is frozen. Such a move is not resumed if it is cut short.
+  std::optional<uid_t> owner;
+  /// More than so many make it fail: for callers who must not use up the memory and the descriptors of
+  /// theirs. 0: no limit.
+  std::size_t max_processes = 0;
+  std::size_t max_mappings = 0;
   unsigned threads = 0;                ///< 0: as many as processors, at most 8
   std::uint64_t bytes_per_second = 0;  ///< 0: no limit
   unsigned busy_retries = 5;
@@ -173,11 +180,13 @@ struct FPOLICY_API MigrateOptions {
 ///
 /// Needs CAP_SYS_NICE, CAP_SYS_PTRACE and CAP_SYS_ADMIN (page frames, the files that processes map). A job
 /// that is frozen is thawed whatever happens to the caller: a process of its own sees to that (Guardian).
-/// Errors, with nothing moved: EINVAL a set that is empty, names a node without memory, or options that
-/// contradict each other; EPERM without privilege; ENOENT no such cgroup; ESRCH none of the processes exists;
-/// ENOSPC the target nodes are too small (see partial); EACCES target nodes that the job's cpuset does not
-/// allow, without set_cpuset; ETIMEDOUT the job could not be frozen; EBUSY another migration of the job is
-/// under way. What happens to pages and single processes later is no error, but in the report.
+/// Errors, with nothing moved: EINVAL a set that is empty, names a node without memory, a cgroup's path that
+/// is not in its shortest form, or options that contradict each other; EPERM without privilege, or a process
+/// that is not `owner`'s; E2BIG more processes or mappings than the limits; ENOENT no such cgroup; ESRCH none
+/// of the processes exists; ENOSPC the target nodes are too small (see partial); EACCES target nodes that the
+/// job's cpuset does not allow, without set_cpuset; ETIMEDOUT the job could not be frozen; EBUSY another
+/// migration of the job is under way. What happens to pages and single processes later is no error, but in
+/// the report.
 FPOLICY_API Result<MigrateReport> migrate_job(const Job& job, const MigrateOptions& options,
                                               const Topology& topology, Resolver* resolver);
 

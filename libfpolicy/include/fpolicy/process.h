@@ -64,7 +64,9 @@ struct FPOLICY_API MemoryPolicy {
 FPOLICY_API Result<std::vector<MemoryPolicy>> parse_memory_policies(std::string_view text);
 
 struct FPOLICY_API ProcessStatus {
-  uid_t uid = 0;          ///< effective: with its right files were opened
+  uid_t uid = 0;  ///< effective: with its right files were opened
+  uid_t real_uid = 0;
+  uid_t saved_uid = 0;
   NodeSet allowed_nodes;  ///< Mems_allowed_list: what its cpuset leaves to it
   char state = '?';       ///< 'R', 'S', 'T' (stopped) …; '?' where the text has none
   pid_t parent = 0;
@@ -84,6 +86,10 @@ class FPOLICY_API Process {
   /// Its /proc directory (O_PATH).
   [[nodiscard]] int fd() const { return directory_.get(); }
   [[nodiscard]] Result<ProcessStatus> status() const;
+  /// It is wholly this user's: real, effective and saved uid are, and so are the files in its /proc
+  /// directory, which are root's where the kernel shows its memory to nobody else (a program with more rights
+  /// than the user's, or one that the user may not read; proc(5)).
+  [[nodiscard]] Result<bool> belongs_to(uid_t uid) const;
   /// Empty for kernel threads and zombies. At most max_mappings. Uses PROCMAP_QUERY where the kernel has it
   /// (6.11).
   [[nodiscard]] Result<std::vector<FileMapping>> file_mappings() const;

@@ -80,6 +80,8 @@ TEST(ProcessStatus, EffectiveUserAndAllowedNodes) {
       "Mems_allowed:\t00000000,0000000f\nMems_allowed_list:\t0,2-3\n");
   ASSERT_TRUE(status) << status.error().message;
   EXPECT_EQ(status->uid, 1001U);
+  EXPECT_EQ(status->real_uid, 1000U);
+  EXPECT_EQ(status->saved_uid, 1002U);
   EXPECT_EQ(status->allowed_nodes, (NodeSet{0, 2, 3}));
 }
 
@@ -87,7 +89,8 @@ TEST(ProcessStatus, MissingOrMalformedIsRefused) {
   for (const auto* text :
        {"", "Uid:\t1\t1\t1\t1\n", "Mems_allowed_list:\t0\n", "Uid:\t1\nMems_allowed_list:\t0\n",
         "Uid:\tx\ty\tz\tw\nMems_allowed_list:\t0\n", "Uid:\t1\t1\t1\t1\nMems_allowed_list:\t0-\n",
-        "Uid:\t1\t99999999999\t1\t1\nMems_allowed_list:\t0\n"}) {
+        "Uid:\t1\t99999999999\t1\t1\nMems_allowed_list:\t0\n",
+        "Uid:\t1\t1\nMems_allowed_list:\t0\n"}) {
     const auto status = parse_process_status(text);
     ASSERT_FALSE(status) << text;
     EXPECT_EQ(status.error().code, EINVAL);
