@@ -57,15 +57,7 @@ Result<std::vector<NodeRoom>> parse_room(std::string_view zoneinfo) {
   std::optional<std::uint64_t> node;
   std::uint64_t free = 0;
   std::uint64_t high = 0;
-  std::uint64_t boost = 0;
-  std::uint64_t reserved = 0;
   unsigned line_number = 0;
-  bool is_malformed = false;
-  const auto end_zone = [&] {
-    const std::uint64_t kept = high + reserved;
-    if (node && free > kept) room[*node].free += free - kept;
-    free = high = boost = reserved = 0;
-  };
   while (!zoneinfo.empty()) {
     ++line_number;
     const std::size_t end = std::min(zoneinfo.find('\n'), zoneinfo.size());
@@ -75,9 +67,9 @@ Result<std::vector<NodeRoom>> parse_room(std::string_view zoneinfo) {
       return fail(EINVAL, "/proc/zoneinfo:" + std::to_string(line_number) + ": expected a number");
     };
     if (take(line, "Node ")) {
-      end_zone();
       node = take_number(line);
       if (!node || *node >= NodeSet::max_nodes) return malformed();
+      free = high = 0;
       if (room.size() <= *node) {
         room.resize(*node + 1);
         watermarks.resize(*node + 1);
@@ -86,39 +78,31 @@ Result<std::vector<NodeRoom>> parse_room(std::string_view zoneinfo) {
     }
     if (!node) continue;
     skip_spaces(line);
-    std::uint64_t number = 0;
-    const auto number_behind = [&](std::string_view word) {
-      if (!take(line, word)) return false;
-      const auto found = take_number(line);
-      is_malformed = !found;
-      number = found.value_or(0);
-      return true;
-    };
-    if (number_behind("pages free ")) {
-      free = number;
-    } else if (number_behind("boost ")) {
-      boost = number;
-    } else if (number_behind("high ")) {
-      // Boosted for moments, after an allocation broke up a block of another kind; what is taken for room
-      // would change with it.
-      high = number - std::min(number, boost);
+    if (take(line, "pages free ")) {
+      const auto number = take_number(line);
+      if (!number) return malformed();
+      free = *number;
+    } else if (take(line, "high ")) {
+      const auto number = take_number(line);
+      if (!number) return malformed();
+      high = *number;
       watermarks[*node] += high;
-    } else if (number_behind("nr_inactive_file ") || number_behind("nr_active_file ")) {
-      room[*node].reclaimable += number;
-    } else if (number_behind("managed ")) {
-      room[*node].managed += number;
-    } else if (number_behind("count: ")) {
-      // Free, on a processor's list: up to an eighth of a zone, which goes back after seconds or when memory
-      // is short.
-      free += number;
+    } else if (take(line, "nr_inactive_file ") || take(line, "nr_active_file ")) {
+      const auto number = take_number(line);
+      if (!number) return malformed();
+      room[*node].reclaimable += *number;
+    } else if (take(line, "managed ")) {
+      const auto number = take_number(line);
+      if (!number) return malformed();
+      room[*node].managed += *number;
     } else if (take(line, "protection:")) {
-      const auto largest = take_largest(line);
-      is_malformed = !largest;
-      reserved = largest.value_or(0);
+      // The last of a zone's lines that matter.
+      const auto reserved = take_largest(line);
+      if (!reserved) return malformed();
+      if (free > high && free - high > *reserved) room[*node].free += free - high - *reserved;
+      free = high = 0;
     }
-    if (is_malformed) return malformed();
   }
-  end_zone();
   for (std::size_t i = 0; i < room.size(); ++i)
     room[i].reclaimable -= std::min(room[i].reclaimable / 2, watermarks[i]);
   return room;

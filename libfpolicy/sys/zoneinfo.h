@@ -12,7 +12,7 @@
 namespace fpolicy::sys {
 
 struct NodeRoom {
-  /// Pages free above the high watermark, those on processors' lists included: what movable pages can fill without waking reclaim. The part of a
+  /// Pages free above the high watermark: what movable pages can fill without waking reclaim. The part of a
   /// zone that is kept for allocations from lower zones ("protection") is not counted.
   std::uint64_t free = 0;
   /// Pages of files that reclaim can make free for others, as MemAvailable counts them: what is in use stays,
