@@ -72,6 +72,16 @@ std::string key_name(std::string_view kind, const FileKey& key) {
   return fmt::format("{}:{}:{}", kind, key.device, key.inode);
 }
 
+/// Pages of a file that prefer has left on other nodes.
+std::uint64_t count_spilled(const Target& target, const Residency& residency) {
+  if (target.mode != Mode::prefer) return 0;
+  std::uint64_t spilled = 0;
+  for (unsigned node = 0; node < residency.pages_by_node.size(); ++node) {
+    if (!target.nodes.contains(node)) spilled += residency.pages_by_node[node];
+  }
+  return spilled;
+}
+
 }  // namespace
 
 /// One round over files, each looked at once.
@@ -759,6 +769,7 @@ Applied Enforcer::place(Subject& subject, const Effective& effective, Applied ap
   Frame frame(this, subject.info.key, subject.path);
   const auto report = enforce_file(file->get(), *target, *parts_.topology, options(subject, is_users, frame));
   if (!enter(report, applied)) return applied;
+  applied.spilled_pages = count_spilled(*target, report->residency);
   parts_.counters->pages_moved += report->moved_pages;
   if (frame.over_budget) {
     // The report covers what was looked at until then.
@@ -827,11 +838,14 @@ void Enforcer::settle(const Subject& subject, const Applied& applied, bool is_us
                  .misplaced_pages = applied.misplaced_pages,
                  .reason = applied.reason,
                  .home = std::move(home)};
-  if (applied.state == FileState::misplaced) {
-    using std::chrono::milliseconds;
-    file.backoff = waited == 0ms || applied.moved_pages > 0
-                       ? milliseconds(config_.first_retry)
-                       : std::min<milliseconds>(waited * 2, config_.longest_retry);
+  using std::chrono::milliseconds;
+  const bool gets_on = applied.state == FileState::misplaced && applied.moved_pages > 0;
+  const milliseconds next = waited == 0ms || gets_on ? milliseconds(config_.first_retry) : waited * 2;
+  // Where prefer found no room some may come soon: what was freed a moment ago stands on the processors'
+  // lists. A few tries; later is for whatever brings the file up again.
+  const bool may_fit_soon = applied.spilled_pages > 0 && next <= config_.longest_retry;
+  if (applied.state == FileState::misplaced || may_fit_soon) {
+    file.backoff = std::min<milliseconds>(next, config_.longest_retry);
     // What moved pages was worth its time.
     const auto wasted = applied.moved_pages > 0 ? Clock::duration{} : applied.took;
     auto delay = std::max(file.backoff, std::chrono::ceil<milliseconds>(wasted * work_share));

@@ -39,6 +39,7 @@ struct Applied {
   std::uint64_t resident_pages = 0;
   std::uint64_t moved_pages = 0;
   std::uint64_t misplaced_pages = 0;
+  std::uint64_t spilled_pages = 0;  ///< of prefer: elsewhere for want of room, and in order
   FileState state = FileState::unset;
   std::string reason;
   Work::Clock::duration took{};

@@ -32,8 +32,8 @@ constexpr std::uint64_t most_threads = 1024;
 /// A PiB/s, so that a product with it stays far from overflow.
 constexpr std::uint64_t most_bytes_per_second = std::uint64_t{1} << 50U;
 
-/// What a user's job may have: some 40 MB of our memory, and 20,000 descriptors of the service's 65,536.
-constexpr std::size_t most_processes_of_a_user = 4096;
+/// What a user's job may have: some 40 MB of our memory, and 5,000 descriptors.
+constexpr std::size_t most_processes_of_a_user = 1024;
 constexpr std::size_t most_mappings_of_a_user = 1U << 18U;
 /// Slower, and the job would be frozen for longer than anybody wants.
 constexpr std::uint64_t fewest_bytes_per_second_of_a_user = 1U << 20U;

@@ -59,7 +59,8 @@ struct Mapped {
 };
 
 /// Looks at each page of a job once. Memory: a word for each page that is looked at at a time; 32 bytes for
-/// each run of pages that go the same way; 32 bytes for each page that is mapped more than once.
+/// each run of pages that go the same way; 40 bytes for each page that is mapped more than once, in blocks of
+/// 512 neighbours for those of files.
 class Survey {
  public:
   /// `groups` and `mappings` get their counts: of moved pages those that are to be moved. All outlive it;

@@ -273,11 +273,11 @@ Result<ProcessStatus> parse_process_status(std::string_view text) {
       have_nodes = true;
     } else if (*name == "State" && rest.size() > 1) {
       status.state = rest[1];
-    } else if (*name == "PPid") {
+    } else if (*name == "PPid" || *name == "Tgid") {
       cut(rest, '\t');
-      const auto parent = number<pid_t>(rest, 10);
-      if (!parent) return fail(EINVAL, "status: PPid is malformed");
-      status.parent = *parent;
+      const auto pid = number<pid_t>(rest, 10);
+      if (!pid) return fail(EINVAL, fmt::format("status: {} is malformed", *name));
+      (*name == "PPid" ? status.parent : status.leader) = *pid;
     }
   }
   if (!have_uid || !have_nodes) return fail(EINVAL, "status: no Uid or no Mems_allowed_list");

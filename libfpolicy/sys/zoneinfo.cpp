@@ -57,7 +57,6 @@ Result<std::vector<NodeRoom>> parse_room(std::string_view zoneinfo) {
   std::optional<std::uint64_t> node;
   std::uint64_t free = 0;
   std::uint64_t high = 0;
-  std::uint64_t boost = 0;
   unsigned line_number = 0;
   while (!zoneinfo.empty()) {
     ++line_number;
@@ -70,7 +69,7 @@ Result<std::vector<NodeRoom>> parse_room(std::string_view zoneinfo) {
     if (take(line, "Node ")) {
       node = take_number(line);
       if (!node || *node >= NodeSet::max_nodes) return malformed();
-      free = high = boost = 0;
+      free = high = 0;
       if (room.size() <= *node) {
         room.resize(*node + 1);
         watermarks.resize(*node + 1);
@@ -83,16 +82,10 @@ Result<std::vector<NodeRoom>> parse_room(std::string_view zoneinfo) {
       const auto number = take_number(line);
       if (!number) return malformed();
       free = *number;
-    } else if (take(line, "boost ")) {
-      const auto number = take_number(line);
-      if (!number) return malformed();
-      boost = *number;
     } else if (take(line, "high ")) {
       const auto number = take_number(line);
       if (!number) return malformed();
-      // Boosted for moments, after an allocation broke up a block of another kind; what is taken for room
-      // would change with it.
-      high = *number - std::min(*number, boost);
+      high = *number;
       watermarks[*node] += high;
     } else if (take(line, "nr_inactive_file ") || take(line, "nr_active_file ")) {
       const auto number = take_number(line);
@@ -107,7 +100,7 @@ Result<std::vector<NodeRoom>> parse_room(std::string_view zoneinfo) {
       const auto reserved = take_largest(line);
       if (!reserved) return malformed();
       if (free > high && free - high > *reserved) room[*node].free += free - high - *reserved;
-      free = high = boost = 0;
+      free = high = 0;
     }
   }
   for (std::size_t i = 0; i < room.size(); ++i)

@@ -52,7 +52,7 @@ static void usage(FILE* out) {
       "  --lock              lock all of it\n"
       "  --policy MODE:LIST  a memory policy for each process from here on: bind, or static (bind, with "
       "static nodes)\n"
-      "  --pause MICROSECONDS  between steps (default 5000; 0: none)\n"
+      "  --pause MICROSECONDS  between steps (default 20000; 0: none)\n"
       "  --churn N           N threads in each process map, write and unmap memory as fast as they can\n"
       "  --spawn             each step forks a child, which writes some memory, and exits or executes "
       "another program\n",
@@ -436,7 +436,7 @@ int main(int argc, char** argv) {
     int option;
     char* argument;
   } wanted[MAX_REGIONS];
-  size_t wanted_count = 0, processes = 4, pause = 5000, threads = 0;
+  size_t wanted_count = 0, processes = 4, pause = 20000, threads = 0;
   bool lock = false, spawns = false;
   int policy = MPOL_DEFAULT;
   unsigned policy_nodes[MAX_NODES];

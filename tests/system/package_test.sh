@@ -53,12 +53,13 @@ trace() {
 trace >"$build/package-before.txt"
 cp "$deb" "$root/tmp/fpolicy.deb"
 in_root dpkg -i /tmp/fpolicy.deb
-for program in setfpolicy getfpolicy queryfpolicy policyctl policyd; do
+for program in setfpolicy getfpolicy queryfpolicy migratejob policyctl policyd; do
   in_root $program --version
   in_root $program --help >/dev/null
 done
 files=$(dpkg-deb -c "$deb")
-for page in man1/setfpolicy.1 man1/getfpolicy.1 man1/queryfpolicy.1 man1/policyctl.1 man8/policyd.8 man7/fpolicy.7; do
+for page in man1/setfpolicy.1 man1/getfpolicy.1 man1/queryfpolicy.1 man1/migratejob.1 man1/policyctl.1 \
+  man8/policyd.8 man7/fpolicy.7; do
   # minbase leaves documentation out only by configuration; the package must hold it.
   [[ $files == *"usr/share/man/$page"* ]] || {
     echo "no $page in the package"

@@ -1,5 +1,5 @@
-# Bash completion for setfpolicy, getfpolicy, queryfpolicy, policyctl and policyd. Installed under each name. Options come
-# from --help, so that they are always those of the program.
+# Bash completion for setfpolicy, getfpolicy, queryfpolicy, migratejob, policyctl and policyd. Installed under each name.
+# Options come from --help, so that they are always those of the program.
 
 _fpolicy_policies() {
   # Items after the first follow a comma. Node sets are left to the user.
@@ -17,20 +17,27 @@ _fpolicy_policies() {
 _fpolicy() {
   local cur prev words cword split
   _init_completion -s -n := || return
-  case $prev in
-  --restore | --reference | --database | --socket | --config)
+  local command=${1##*/} word given=0
+  # One letter means one thing to one command, another to the next.
+  case $command:$prev in
+  *:--restore | *:--reference | *:--database | *:--socket | *:--config)
     _filedir
     return
     ;;
-  --rules | --state-dir)
+  *:--rules | *:--state-dir)
     _filedir -d
     return
     ;;
-  --pid | -p)
+  *:--pid | *:-p)
     _pids
     return
     ;;
-  --job | -j)
+  migratejob:--from | migratejob:-f | migratejob:--to | migratejob:-t)
+    # shellcheck disable=SC2207
+    COMPREPLY=($(compgen -W 'all cpu cpuless' -- "$cur"))
+    return
+    ;;
+  queryfpolicy:--job | queryfpolicy:-j | migratejob:--cgroup | migratejob:-c)
     # shellcheck disable=SC2207
     COMPREPLY=($(cd /sys/fs/cgroup 2>/dev/null && compgen -d -S / -- "$cur"))
     compopt -o nospace
@@ -38,7 +45,6 @@ _fpolicy() {
     ;;
   esac
   $split && return
-  local command=${1##*/} word given=0
   for word in "${words[@]:1:cword-1}"; do
     case $word in
     -x | --remove | --restore* | --from-rules | --reference*) given=1 ;;
@@ -57,7 +63,9 @@ _fpolicy() {
   elif [[ $command == policyctl && $given -eq 0 ]]; then
     # shellcheck disable=SC2207
     COMPREPLY=($(compgen -W 'status jobs events apply migrate reload' -- "$cur"))
+  elif [[ $command == migratejob ]]; then
+    return # it takes options alone
   else
     _filedir
   fi
-} && complete -F _fpolicy setfpolicy getfpolicy queryfpolicy policyctl policyd
+} && complete -F _fpolicy setfpolicy getfpolicy queryfpolicy migratejob policyctl policyd

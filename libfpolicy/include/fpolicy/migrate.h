@@ -130,9 +130,11 @@ struct FPOLICY_API MigrateReport {
   /// verify: pages that were to move and do not lie where they belong, found by looking again before the
   /// thaw.
   std::optional<std::uint64_t> misplaced;
-  std::string cpuset_before;  ///< cpuset.mems of the job's cgroup
-  std::string cpuset_after;
+  std::string cpuset_before;  ///< with set_cpuset: cpuset.mems of the job's cgroup
+  std::string cpuset_after;   ///< as it is now (or would be)
   bool stopped = false;  ///< by `progress`
+  /// Why the work ended before its end, though pages had moved by then; empty: it did not.
+  std::string failure;
   /// For people: processes that could not be looked at, memory policies that still name nodes the job has
   /// left, pages that were forced, and the like.
   std::vector<std::string> notes;

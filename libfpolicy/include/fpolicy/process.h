@@ -70,6 +70,7 @@ struct FPOLICY_API ProcessStatus {
   NodeSet allowed_nodes;  ///< Mems_allowed_list: what its cpuset leaves to it
   char state = '?';       ///< 'R', 'S', 'T' (stopped) …; '?' where the text has none
   pid_t parent = 0;
+  pid_t leader = 0;  ///< the process that a thread belongs to; its own number, of a process
 };
 
 /// Parses /proc/PID/status. Error: EINVAL where a field is missing or malformed.

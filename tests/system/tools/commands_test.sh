@@ -38,13 +38,23 @@ as_nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all
 set_() { setfpolicy --database "$work/db" --rules "$work/rules" --socket "$work/no-socket" "$@"; }
 get_() { getfpolicy --database "$work/db" --rules "$work/rules" --socket "$work/no-socket" "$@"; }
 query_() { queryfpolicy --database "$work/db" --rules "$work/rules" --socket "$work/no-socket" "$@"; }
+migrate_() { migratejob --database "$work/db" --rules "$work/rules" --socket "$work/no-socket" "$@"; }
 
 case_wrong_usage_exits_2() {
-  local words
+  local words nobody=4194304 # no process can have this number
   for words in setfpolicy 'setfpolicy bind:0' 'setfpolicy bind:x f' 'setfpolicy --frob bind:0 f' \
     'setfpolicy -x --from-rules f' 'setfpolicy --system --user bind:0 f' 'setfpolicy --restore d f' \
     'setfpolicy bind:0,migrate=yes f' getfpolicy 'getfpolicy -H -L f' queryfpolicy 'queryfpolicy --pid x' \
-    'queryfpolicy -o nonsense f' 'queryfpolicy --json --graph f' policyctl 'policyctl frob' 'policyctl status extra'; do
+    'queryfpolicy -o nonsense f' 'queryfpolicy --json --graph f' migratejob 'migratejob --from 0 --to 0' \
+    "migratejob --pid $nobody --from 0" "migratejob --pid $nobody --to 0" \
+    "migratejob --cgroup c --pid $nobody --from 0 --to 0" 'migratejob --cgroup / --from 0 --to 0' \
+    'migratejob --pid x --from 0 --to 0' 'migratejob --pid 0 --from 0 --to 0' 'migratejob --pid 1,,2 --from 0 --to 0' \
+    "migratejob --pid $nobody --from x --to 0" "migratejob --pid $nobody --from 0 --to 1-" \
+    "migratejob --pid $nobody --from 0 --to 0 extra" "migratejob --pid $nobody --from 0 --to 0 --set-cpuset" \
+    "migratejob --pid $nobody --from 0 --to 0 --cpus 0" 'migratejob --cgroup c --from 0 --to 0 --cpus 0' \
+    "migratejob --pid $nobody --from 0 --to 0 --no-freeze --pre-copy" \
+    "migratejob --pid $nobody --from 0 --to 0 --threads 0" "migratejob --pid $nobody --from 0 --to 0 --max-mbps 0" \
+    policyctl 'policyctl frob' 'policyctl status extra'; do
     # shellcheck disable=SC2086 # split on purpose
     run 2 $words
     equal "" "$out" "output of $words"
@@ -53,11 +63,17 @@ case_wrong_usage_exits_2() {
   run 2 setfpolicy bind:0,migrate=yes f
   holds "$err" 'bind:+0'
   holds "$err" 'migrate=private'
+  run 2 migratejob --pid $nobody --from '' --to 0
+  holds "$err" '--from'
+  run 2 migratejob --pid $nobody --from 0 --to ''
+  holds "$err" '--to'
+  run 2 migratejob --pid '' --from 0 --to 0
+  run 2 migratejob --cgroup '' --from 0 --to 0
 }
 
 case_help_version_and_pages() {
   local tool option page help
-  for tool in setfpolicy getfpolicy queryfpolicy policyctl; do
+  for tool in setfpolicy getfpolicy queryfpolicy migratejob policyctl; do
     run 0 $tool --version
     [[ $out =~ ^$tool\ \(fpolicy\)\ [0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "version: $out"
     run 0 $tool --help
@@ -85,7 +101,7 @@ case_completion_knows_every_option() {
     echo "SKIPPED: $name: bash-completion is not installed"
     return
   fi
-  for tool in setfpolicy getfpolicy queryfpolicy policyctl; do
+  for tool in setfpolicy getfpolicy queryfpolicy migratejob policyctl; do
     run 0 bash -c '. /usr/share/bash-completion/bash_completion; . "$1/tools/completion/fpolicy.bash"
       COMP_WORDS=("$2" --) COMP_CWORD=1 COMP_LINE="$2 --" COMP_POINT=${#COMP_LINE}
       _fpolicy "$2" -- "$2" 2>/dev/null; printf "%s\n" "${COMPREPLY[@]}"' - "$source" $tool
@@ -357,6 +373,98 @@ case_policyd_is_not_running() {
   done
 }
 
+# Of a machine that may have one node: pages "move" to where they are. tests/guest has the nodes.
+can_migrate() {
+  head -c 8 /proc/kpageflags >/dev/null 2>&1 || {
+    echo "SKIPPED: $name: page frames are not shown to this root"
+    return 1
+  }
+  node=$(grep -oE '^[0-9]+' /sys/devices/system/node/has_memory || echo 0)
+}
+
+case_migratejob_processes() {
+  local node pid there gone
+  can_migrate || return
+  sleep 1000 &
+  pid=$!
+  # A number that was a process' a moment ago.
+  sleep 0 &
+  gone=$!
+  wait $gone
+  there=(--from "$node" --to "$node")
+  run 0 migrate_ --pid $pid "${there[@]}" --dry-run
+  equal "KIND FILE POLICY DECISION" "$(head -1 <<<"$out" | awk '{ print $1, $2, $3, $4 }')" "headings"
+  holds "$out" '1 processes: 0.0 MiB would move'
+  run 0 migrate_ --pid $pid,$gone "${there[@]}" --verify --json
+  equal "1 0 0" "$(jq -r '"\(.processes) \(.moved_pages) \(.misplaced_pages)"' <<<"$out")" "processes, moved, misplaced pages"
+  equal true "$(jq --arg path "$(readlink -f /bin/sleep)" 'any(.groups[]; .path == $path and .decision == "exclusive")' <<<"$out")" \
+    "what it runs is among the files"
+  holds "$(</proc/$pid/status)" $'State:\tS'
+  run 1 migrate_ --pid $gone "${there[@]}"
+  equal "migratejob: none of these processes exists" "$err" "message"
+  run 1 migrate_ --pid $pid --from "$node" --to "$node,900"
+  equal "migratejob: node 900 does not exist here or has no memory" "$err" "message"
+  run 1 migrate_ --pid $pid --from 900 --to "$node"
+  equal "migratejob: node 900 does not exist here or has no memory" "$err" "message"
+  run 1 bash -c 'exec migratejob --pid $$ "$@"' - "${there[@]}"
+  holds "$err" 'the caller is one of these processes'
+  run 1 bash -c 'migratejob --tree --pid $$ "$@"; exit $?' - "${there[@]}"
+  holds "$err" 'the caller is one of these processes'
+  # What somebody else has stopped stays so.
+  kill -STOP $pid
+  run 0 migrate_ --pid $pid "${there[@]}"
+  holds "$(</proc/$pid/status)" $'State:\tT'
+  run 0 migrate_ --pid $pid "${there[@]}" --no-freeze --json
+  equal 0 "$(jq .frozen_seconds <<<"$out")" "frozen time"
+  kill -9 $pid
+  wait $pid 2>/dev/null
+}
+
+case_migratejob_cgroup() {
+  local node tree cgroup pid
+  can_migrate || return
+  tree=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
+  cgroup=fpolicy-commands-$$
+  if [ -z "$tree" ]; then
+    run 2 migrate_ --cgroup $cgroup --from "$node" --to "$node"
+    holds "$err" 'cgroup2: not mounted'
+    echo "SKIPPED: $name: no cgroup2 is mounted"
+    return
+  fi
+  run 1 migrate_ --cgroup $cgroup --from "$node" --to "$node"
+  equal "migratejob: open $tree/$cgroup: No such file or directory" "$err" "message"
+  run 1 migrate_ --cgroup "$tree/$cgroup" --from "$node" --to "$node" --dry-run
+  holds "$err" 'No such file or directory'
+  if ! mkdir "$tree/$cgroup" 2>/dev/null; then
+    echo "SKIPPED: $name: no cgroup can be made here"
+    return
+  fi
+  sleep 1000 &
+  pid=$!
+  if ! echo $pid 2>/dev/null >"$tree/$cgroup/cgroup.procs"; then
+    echo "SKIPPED: $name: no process can enter a cgroup here"
+  else
+    run 0 migrate_ --cgroup $cgroup --from "$node" --to "$node" --json
+    equal "1 true" "$(jq -r '"\(.processes) \(.frozen_seconds > 0)"' <<<"$out")" "processes, frozen"
+    equal 0 "$(<"$tree/$cgroup/cgroup.freeze")" "cgroup.freeze"
+    if [ ! -e "$tree/$cgroup/cpuset.mems" ]; then
+      run 1 migrate_ --cgroup $cgroup --from "$node" --to "$node" --set-cpuset
+      holds "$err" 'its parent does not give it the cpuset controller'
+    fi
+    # A paused job stays paused.
+    echo 1 >"$tree/$cgroup/cgroup.freeze"
+    run 0 migrate_ --cgroup "/$cgroup/" --from "$node" --to "$node"
+    equal 1 "$(<"$tree/$cgroup/cgroup.freeze")" "cgroup.freeze of a paused job"
+    echo 0 >"$tree/$cgroup/cgroup.freeze"
+    run 1 bash -c 'echo $$ >"$1/cgroup.procs" && shift && exec migratejob "$@"' - "$tree/$cgroup" \
+      --cgroup $cgroup --from "$node" --to "$node"
+    holds "$err" 'the caller is in this cgroup'
+  fi
+  kill -9 $pid
+  wait $pid 2>/dev/null
+  rmdir "$tree/$cgroup" || fail "the cgroup is left"
+}
+
 case_ordinary_user() {
   if ! as_nobody "$tools/setfpolicy" --version >/dev/null 2>&1; then
     echo "SKIPPED: $name: others may not run $tools/setfpolicy"
@@ -384,6 +492,8 @@ case_ordinary_user() {
     "what the user's own process maps"
   run 1 as_nobody queryfpolicy --pid 1
   equal 1 "$(wc -l <<<"$err")" "lines about another's process"
+  run 1 as_nobody migratejob --pid $$ --from 0 --to 0 --dry-run
+  holds "$err" 'ermi'
   mkdir closed
   chmod 700 closed
   run 1 as_nobody setfpolicy -R bind:0 .

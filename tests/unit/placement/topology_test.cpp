@@ -170,22 +170,6 @@ TEST(Zoneinfo, CountsWhatMovablePagesMayTake) {
   EXPECT_EQ((*room)[2].free, 0U);
 }
 
-// The kernel raises the watermarks for moments after an allocation has broken up a block of another kind; it shows them
-// raised. What an enforcement takes for full then would be misplaced for the audit a second later.
-TEST(Zoneinfo, BoostedWatermarksAreTakenAsTheyAreWithoutBoost) {
-  const auto room = sys::parse_room(
-      "Node 0, zone   Normal\n"
-      "  pages free     30000\n"
-      "        boost    18000\n"
-      "        min      26321\n"
-      "        low      28401\n"
-      "        high     30481\n"
-      "        managed  253664\n"
-      "        protection: (0, 0)\n");
-  ASSERT_TRUE(room) << room.error().message;
-  EXPECT_EQ((*room)[0].free, 30000U - (30481U - 18000U));
-}
-
 TEST(Zoneinfo, HostileTextIsRefusedWithItsLine) {
   for (const char* text :
        {"\nNode x, zone DMA\n", "\nNode 1024, zone DMA\n", "\nNode 99999999999999999999,\n"}) {
