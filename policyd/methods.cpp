@@ -615,9 +615,10 @@ void Methods::migrate(Call& call, const Responder& responder) {
     answer_error(responder, confined.error());
     return;
   }
-  const auto started =
-      parts_.migrations->start(uid, [this, responder, uid, more = call.more, request = std::move(*request)](
-                                        const std::atomic<bool>& stopping) mutable {
+  const auto started = parts_.migrations->start(
+      uid,
+      [this, responder, uid, more = call.more,
+       request = std::move(*request)](const std::atomic<bool>& stopping) mutable -> std::function<void()> {
         using Clock = std::chrono::steady_clock;
         auto told_phase = MigrateProgress::Phase::plan;
         auto told = Clock::now();
@@ -637,12 +638,14 @@ void Methods::migrate(Call& call, const Responder& responder) {
         auto report = migrate_job(request.job, request.options, *parts_.topology, parts_.resolver);
         record(request, uid, report);
         json out = report ? report_reply(std::move(*report), request.options) : json();
-        parts_.loop->post([responder, out = std::move(out), status = report.map([](const auto&) {})] {
-          if (status)
-            responder.reply(out);
-          else
-            answer_error(responder, status.error());
-        });
+        return [this, responder, out = std::move(out), status = report.map([](const auto&) {})] {
+          parts_.loop->post([responder, out, status] {
+            if (status)
+              responder.reply(out);
+            else
+              answer_error(responder, status.error());
+          });
+        };
       });
   if (!started) answer_error(responder, started.error());
 }

@@ -220,7 +220,7 @@ void Migrations::reap() {
   }
 }
 
-Status Migrations::start(uid_t uid, std::function<void(const std::atomic<bool>&)> work) {
+Status Migrations::start(uid_t uid, Work work) {
   const std::scoped_lock lock(mutex_);
   reap();
   const auto of = [this](auto&& whose) {
@@ -238,13 +238,15 @@ Status Migrations::start(uid_t uid, std::function<void(const std::atomic<bool>&)
   try {
     run.thread = std::thread([this, &run, its = std::move(work)]() mutable {
       ::pthread_setname_np(::pthread_self(), "policyd-migrate");
-      its(stopping_);
-      // What it holds goes before it counts as ended: a caller's connection, and memory.
+      const auto afterwards = its(stopping_);
       its = nullptr;
       ::malloc_trim(0);
-      const std::scoped_lock ending(mutex_);
-      run.ended = true;
-      ended_.notify_all();
+      {
+        const std::scoped_lock ending(mutex_);
+        run.ended = true;
+        ended_.notify_all();
+      }
+      afterwards();
     });
   } catch (const std::system_error& error) {
     runs_.pop_back();
@@ -259,7 +261,6 @@ bool Migrations::stop(std::chrono::milliseconds patience) {
   const bool all = ended_.wait_for(lock, patience, [this] {
     return std::ranges::all_of(runs_, [](const Run& run) { return run.ended; });
   });
-  // A joined thread has let the mutex go, or does as soon as we wait for it.
   std::list<Run> ended;
   for (auto run = runs_.begin(); run != runs_.end();) {
     const auto next = std::next(run);

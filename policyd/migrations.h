@@ -29,7 +29,8 @@ struct MigrateRequest {
 Result<MigrateRequest> parse_migrate(const nlohmann::json& parameters);
 
 /// What a caller may not ask is refused, and what he may is confined to what is his: his own processes, the
-/// pages that nobody else maps, one thread, and so much of policyd's memory and descriptors. Error: EPERM.
+/// pages that one of them alone maps, one thread, and so much of policyd's memory and descriptors. Error:
+/// EPERM.
 Status confine(MigrateRequest& request, uid_t uid);
 
 /// The report as a reply that one message carries: of what is too long, mappings are left out first, then the
@@ -48,9 +49,12 @@ class Migrations {
   Migrations(const Migrations&) = delete;
   Migrations& operator=(const Migrations&) = delete;
 
+  /// Returns what is to be done once the thread's place is free again: tell the caller, who may ask anew.
+  using Work = std::function<std::function<void()>(const std::atomic<bool>& stopping)>;
+
   /// Runs `work`, which is to end soon once `stopping` is set. Error: EAGAIN where too many are under way: of
   /// this user one, of all users but root most_of_users.
-  Status start(uid_t uid, std::function<void(const std::atomic<bool>& stopping)> work);
+  Status start(uid_t uid, Work work);
   /// Those under way are to end.
   void close() { stopping_ = true; }
   /// Closes, and waits. False where one does not end within this time.

@@ -159,8 +159,8 @@ struct FPOLICY_API MigrateOptions {
   bool partial = false;  ///< go on where the target nodes are too small
   bool pre_copy = false;
   bool verify = false;
-  /// Only pages that nobody outside the job maps, whatever the policies say: for callers who ask on the word
-  /// of others.
+  /// Only pages that one process of the job maps and nobody else, whatever the policies say: for callers who
+  /// ask on the word of others.
   bool own_pages_only = false;
   /// Every process of the job must be wholly this user's (Process::belongs_to), whenever it is looked at:
   /// also one that enters the cgroup while it is frozen. Such a move is not resumed if it is cut short.
