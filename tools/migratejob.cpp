@@ -12,6 +12,8 @@
 
 #include <atomic>
 #include <csignal>
+#include <cstdio>
+#include <string>
 #include <utility>
 
 namespace fpolicy::tools {
@@ -35,7 +37,7 @@ int run(Command& command, Options options) {
     command.error(topology.error().message);
     return command.finish();
   }
-  if (const auto ended = options.move.complete(command, *topology)) return *ended;
+  if (const auto ended = options.move.complete(command, options.table, *topology)) return *ended;
   const MigrateOptions& migrate = options.move.migrate;
   options.move.migrate.progress = [&command](const MigrateProgress& progress) {
     command.progress([&] { return progress_text(progress); });
@@ -58,10 +60,12 @@ int run(Command& command, Options options) {
     report_refusal(command, report.error());
     return command.finish();
   }
-  if (command.json())
-    command.print(to_text(report_json(*report, migrate)) + "\n");
-  else
+  if (command.json()) {
+    const std::string text = to_text(report_json(*report, migrate)) + "\n";
+    std::fwrite(text.data(), 1, text.size(), stdout);
+  } else {
     print_report(command, *report, migrate, options.table);
+  }
   report_failures(command, *report, migrate);
   return command.finish();
 }

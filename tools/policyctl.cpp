@@ -235,7 +235,7 @@ class PolicyCtl {
       command_.error(topology.error().message);
       return command_.finish();
     }
-    if (const auto ended = arguments.complete(command_, *topology)) return *ended;
+    if (const auto ended = arguments.complete(command_, table, *topology)) return *ended;
     auto connection = connect();
     if (!connection) return command_.finish();
     const MigrateOptions& options = arguments.migrate;

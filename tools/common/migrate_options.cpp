@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "common/migrate_options.h"
 
+#include "common/migrate_report.h"
+
 #include <fpolicy/cgroup.h>
 #include <fpolicy/rules.h>
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <string_view>
@@ -57,7 +58,8 @@ Result<std::string> parse_cgroup(std::string name) {
 
 }  // namespace
 
-std::optional<int> MigrateArguments::complete(const Command& command, const Topology& topology) {
+std::optional<int> MigrateArguments::complete(const Command& command, const TableOptions& table,
+                                              const Topology& topology) {
   for (const auto& [text, nodes, name] :
        {std::tuple(&from_, &migrate.from, "--from"), std::tuple(&to_, &migrate.to, "--to")}) {
     auto parsed = parse_nodes(*text, topology);
@@ -66,7 +68,10 @@ std::optional<int> MigrateArguments::complete(const Command& command, const Topo
     if (parsed->empty()) return command.usage_error(fmt::format("{} {}: no node", name, escape_text(*text)));
     *nodes = *parsed;
   }
-  if (cgroup_.empty() == pids_.empty()) return command.usage_error("either --cgroup or --pid is needed");
+  if (cgroup_.empty() && pids_.empty()) return command.usage_error("--cgroup or --pid is needed");
+  if (!cgroup_.empty() && !pids_.empty()) return command.usage_error("--cgroup and --pid exclude each other");
+  if (const std::string unknown = unknown_column(table); !unknown.empty())
+    return command.usage_error("no column is called " + escape_text(unknown) + " (see --help)");
   if (cgroup_.empty()) {
     auto parsed = parse_pids(pids_);
     if (!parsed) return command.usage_error(escape_text(parsed.error().message));
@@ -80,15 +85,13 @@ std::optional<int> MigrateArguments::complete(const Command& command, const Topo
   migrate.freeze = !no_freeze_;
   if (migrate.set_cpuset && cgroup_.empty()) return command.usage_error("--set-cpuset needs --cgroup");
   if (!migrate.cpus.empty() && !migrate.set_cpuset) return command.usage_error("--cpus needs --set-cpuset");
-  // A PiB/s is no limit any more.
-  constexpr double most = 1U << 30U;
-  migrate.bytes_per_second = static_cast<std::uint64_t>(std::min(mebibytes_per_second_, most) * (1U << 20U));
+  migrate.bytes_per_second = static_cast<std::uint64_t>(mebibytes_per_second_ * (1U << 20U));
   return std::nullopt;
 }
 
 void MigrateArguments::add_to(CLI::App& app) {
   add_text(app, "-c,--cgroup", cgroup_, "PATH", "The processes of this cgroup and of those below it");
-  app.add_option("-p,--pid", pids_, "These processes")->type_name("PID");
+  app.add_option("-p,--pid", pids_, "These processes")->type_name("PID")->allow_extra_args(false);
   app.add_flag("-T,--tree", job.descendants, "With --pid, their descendants too");
   add_text(app, "-f,--from", from_, "NODES", "Nodes that the job leaves: a list, cpu, cpuless or all")
       ->required();
@@ -107,7 +110,7 @@ void MigrateArguments::add_to(CLI::App& app) {
       ->check(CLI::Range(1, 1024));
   app.add_option("--max-mbps", mebibytes_per_second_, "Move at most so many MiB a second")
       ->type_name("N")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(0.001, 1e9));
   app.add_flag("--verify", migrate.verify,
                "Look again, before the job goes on, whether all pages have arrived");
   app.add_flag("--partial", migrate.partial, "Go on where the target nodes have no room for all");

@@ -2,6 +2,7 @@
 // What migratejob and policyctl migrate are told of a move.
 #pragma once
 
+#include "common/columns.h"
 #include "common/command.h"
 
 #include <fpolicy/migrate.h>
@@ -17,7 +18,7 @@ class MigrateArguments {
  public:
   void add_to(CLI::App& app);
   /// After parsing: fills in `job` and `migrate`. A value is the exit status to end with.
-  std::optional<int> complete(const Command& command, const Topology& topology);
+  std::optional<int> complete(const Command& command, const TableOptions& table, const Topology& topology);
 
   Job job;
   MigrateOptions migrate;

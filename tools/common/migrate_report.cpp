@@ -124,10 +124,6 @@ void print_report(Command& command, const MigrateReport& report, const MigrateOp
   const Columns columns = make_columns();
   std::string unknown;
   auto chosen = choose(columns, table, unknown);
-  if (!unknown.empty()) {
-    command.usage_error("no column is called " + escape_text(unknown) + " (see --help)");
-    return;
-  }
   std::vector<MigrateGroup> rows;
   for (const MigrateGroup& group : report.groups) {
     if (is_shown(group)) rows.push_back(group);
@@ -159,6 +155,13 @@ void print_report(Command& command, const MigrateReport& report, const MigrateOp
   command.print(text + "\n");
 }
 
+std::string unknown_column(const TableOptions& table) {
+  const Columns columns = make_columns();
+  std::string unknown;
+  (void)choose(columns, table, unknown);
+  return unknown;
+}
+
 std::string report_columns_help() {
   return column_help(make_columns());
 }
@@ -188,6 +191,7 @@ void report_failures(Command& command, const MigrateReport& report, const Migrat
 
 void report_refusal(Command& command, const Error& error) {
   std::string message = error.message;
+  if (error.code == ESRCH) message = "--pid: " + message;
   if (error.code == ENOSPC) message += " (--partial goes on all the same); nothing was moved";
   command.error(message);
 }
