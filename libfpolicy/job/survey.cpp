@@ -173,6 +173,8 @@ void Survey::account(std::uint32_t group, std::uint32_t mapping, unsigned node, 
   MigrateGroup& into = groups_[group];
   count(into.before, node);
   count(into.after, target);
+  // Pages that do not move after all are counted back to where they were (move_runs).
+  if (into.after.size() <= node) into.after.resize(node + 1);
   if (target == node) {
     ++into.counts.stayed;
     return;
