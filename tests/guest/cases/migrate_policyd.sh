@@ -54,7 +54,7 @@ case_processes_are_moved() {
 case_users_own_job() {
   start_policyd
   cache_over $data/own.so 0
-  cache_over $data/outside.so 0
+  cache_over $data/outside.so 0 4M
   setfpolicy migrate=yes $data/outside.so
   map_outside 0 $data/outside.so
   make_job t-job 0-2
@@ -105,12 +105,16 @@ case_users_are_refused_what_is_not_theirs() {
   not_held || fail "the job is held"
   kill $roots
   # A program that its user may not look into, with all ids the user's.
-  cp "$(command -v sleep)" /tmp/unreadable
+  cp "$(command -v mapper)" /tmp/unreadable
   chmod 711 /tmp/unreadable
-  as_user user /tmp/unreadable 600 &
-  local unreadable=$!
-  within 5 "it runs" grep -q unreadable /proc/$unreadable/comm
+  # setpriv itself keeps root's capabilities until it executes a program.
+  as_user user bash -c 'exec /tmp/unreadable --anon 1' >/tmp/unreadable.out 2>&1 &
+  within 5 "it runs" grep -q ready /tmp/unreadable.out
+  local unreadable
+  unreadable=$(pgrep -x unreadable)
+  grep -q "^Uid:[^0-9]*$(id -u user)[^0-9]*$(id -u user)[^0-9]*$(id -u user)[^0-9]" /proc/$unreadable/status
   expect_status 1 as_user user policyctl migrate --pid $unreadable --from 0 --to 1
+  [[ $err == *$unreadable* ]] || fail "the message does not name the process: $err"
   kill $unreadable
   # policyd and what it lives in.
   expect_status 1 policyctl migrate --pid "$policyd_pid" --from 0 --to 1
@@ -175,7 +179,7 @@ case_policyd_killed() {
     # Asked to end, it does so cleanly.
     start_policyd
     asked "$from" "$to" $option
-    stop_policyd
+    stop_policyd || fail "$option: policyd ended with $?: $(cat /tmp/policyd.log)"
     not_held || fail "$option: held after policyd has stopped"
     wait "$mover" || true
     start_policyd
