@@ -18,7 +18,7 @@ user_worker_in() {
 
 # asked FROM TO OPTION...: a move of seconds in the background, the client's pid in $mover.
 asked() {
-  env --default-signal=INT policyctl migrate --from "$1" --to "$2" --max-mbps 8 --json "${@:3}" >/tmp/report.json \
+  env --default-signal=INT policyctl migrate --from "$1" --to "$2" --max-mbps "${mbps:-8}" --json "${@:3}" >/tmp/report.json \
     2>/tmp/mover.err &
   mover=$!
   within 10 "the job is held" is_held
@@ -201,6 +201,7 @@ case_enforcement_goes_on() {
   local worker=$job_pid
   map_in_job t-other /mnt/ext4/t/tagged.so
   job_pid=$worker
+  local mbps=1 # half a minute
   asked 0 2 --cgroup t-job
   setfpolicy bind:1 /mnt/ext4/t/data
   within 2 "a changed tag" all_on 1 /mnt/ext4/t/data 1024
