@@ -132,7 +132,7 @@ struct FPOLICY_API MigrateReport {
   std::optional<std::uint64_t> misplaced;
   std::string cpuset_before;  ///< with set_cpuset: cpuset.mems of the job's cgroup
   std::string cpuset_after;   ///< as it is now (or would be)
-  bool stopped = false;  ///< by `progress`
+  bool stopped = false;       ///< by `progress`
   /// Why the work ended before its end, though pages had moved by then; empty: it did not.
   std::string failure;
   /// For people: processes that could not be looked at, memory policies that still name nodes the job has

@@ -89,8 +89,7 @@ TEST(ProcessStatus, MissingOrMalformedIsRefused) {
   for (const auto* text :
        {"", "Uid:\t1\t1\t1\t1\n", "Mems_allowed_list:\t0\n", "Uid:\t1\nMems_allowed_list:\t0\n",
         "Uid:\tx\ty\tz\tw\nMems_allowed_list:\t0\n", "Uid:\t1\t1\t1\t1\nMems_allowed_list:\t0-\n",
-        "Uid:\t1\t99999999999\t1\t1\nMems_allowed_list:\t0\n",
-        "Uid:\t1\t1\nMems_allowed_list:\t0\n"}) {
+        "Uid:\t1\t99999999999\t1\t1\nMems_allowed_list:\t0\n", "Uid:\t1\t1\nMems_allowed_list:\t0\n"}) {
     const auto status = parse_process_status(text);
     ASSERT_FALSE(status) << text;
     EXPECT_EQ(status.error().code, EINVAL);
