@@ -17,6 +17,7 @@
 #include <atomic>
 #include <charconv>
 #include <csignal>
+#include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
@@ -95,8 +96,12 @@ std::optional<int> complete(Command& command, Options& options, const Topology& 
     if (parsed->empty()) return command.usage_error(fmt::format("{} {}: no node", name, escape_text(*text)));
     *nodes = *parsed;
   }
-  if (options.cgroup.empty() == options.pids.empty())
-    return command.usage_error("either --cgroup or --pid is needed");
+  if (options.cgroup.empty() && options.pids.empty())
+    return command.usage_error("--cgroup or --pid is needed");
+  if (!options.cgroup.empty() && !options.pids.empty())
+    return command.usage_error("--cgroup and --pid exclude each other");
+  if (const std::string unknown = unknown_column(options.table); !unknown.empty())
+    return command.usage_error("no column is called " + escape_text(unknown) + " (see --help)");
   if (options.cgroup.empty()) {
     auto pids = parse_pids(options.pids);
     if (!pids) return command.usage_error(escape_text(pids.error().message));
@@ -142,13 +147,16 @@ int run(Command& command, Options options) {
   if (!report) {
     std::string message = report.error().message;
     if (report.error().code == ENOSPC) message += " (--partial goes on all the same); nothing was moved";
+    if (report.error().code == ESRCH) message = "--pid: " + message;
     command.error(message);
     return command.finish();
   }
-  if (command.json())
-    command.print(to_text(report_json(*report, options.migrate)) + "\n");
-  else
+  if (command.json()) {
+    const std::string text = to_text(report_json(*report, options.migrate)) + "\n";
+    std::fwrite(text.data(), 1, text.size(), stdout);
+  } else {
     print_report(command, *report, options.migrate, options.table);
+  }
   report_failures(command, *report, options.migrate);
   return command.finish();
 }
@@ -164,7 +172,7 @@ int main(int argc, char** argv) {
   Options options;
   CLI::App& app = command.app();
   add_text(app, "-c,--cgroup", options.cgroup, "PATH", "The processes of this cgroup and of those below it");
-  app.add_option("-p,--pid", options.pids, "These processes")->type_name("PID");
+  app.add_option("-p,--pid", options.pids, "These processes")->type_name("PID")->allow_extra_args(false);
   app.add_flag("-T,--tree", options.job.descendants, "With --pid, their descendants too");
   add_text(app, "-f,--from", options.from, "NODES", "Nodes that the job leaves: a list, cpu, cpuless or all")
       ->required();
@@ -183,7 +191,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 1024));
   app.add_option("--max-mbps", options.mebibytes_per_second, "Move at most so many MiB a second")
       ->type_name("N")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(0.001, 1e9));
   app.add_flag("--verify", options.migrate.verify,
                "Look again, before the job goes on, whether all pages have arrived");
   app.add_flag("--partial", options.migrate.partial, "Go on where the target nodes have no room for all");

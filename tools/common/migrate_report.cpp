@@ -139,6 +139,7 @@ Json report_json(const MigrateReport& report, const MigrateOptions& options) {
     json["pairs"].push_back({{"from", node}, {"to", pairing.target(node)}});
   json["dry_run"] = options.dry_run;
   json["stopped"] = report.stopped;
+  if (!report.failure.empty()) json["failure"] = report.failure;
   json["processes"] = report.processes;
   put_counts(json, report.counts);
   json["moved_bytes"] = report.moved_bytes;
@@ -191,10 +192,6 @@ void print_report(Command& command, const MigrateReport& report, const MigrateOp
   const Columns columns = make_columns();
   std::string unknown;
   auto chosen = choose(columns, table, unknown);
-  if (!unknown.empty()) {
-    command.usage_error("no column is called " + escape_text(unknown) + " (see --help)");
-    return;
-  }
   std::vector<MigrateGroup> rows;
   for (const MigrateGroup& group : report.groups) {
     if (is_shown(group)) rows.push_back(group);
@@ -226,6 +223,13 @@ void print_report(Command& command, const MigrateReport& report, const MigrateOp
   command.print(text + "\n");
 }
 
+std::string unknown_column(const TableOptions& table) {
+  const Columns columns = make_columns();
+  std::string unknown;
+  (void)choose(columns, table, unknown);
+  return unknown;
+}
+
 std::string report_columns_help() {
   return column_help(make_columns());
 }
@@ -247,6 +251,7 @@ void report_failures(Command& command, const MigrateReport& report, const Migrat
   }
   if (report.misplaced.value_or(0) > 0)
     command.error(fmt::format("{} pages are not where they were moved to", *report.misplaced));
+  if (!report.failure.empty()) command.error(escape_text(report.failure));
   if (report.stopped) {
     command.error(fmt::format("stopped: {} moved, the rest stays where it was; the same command goes on",
                               mebibytes(report.counts.moved)));

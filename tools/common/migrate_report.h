@@ -15,6 +15,8 @@ namespace fpolicy::tools {
 /// The field names stand in migratejob(1).
 Json report_json(const MigrateReport& report, const MigrateOptions& options);
 
+/// The first of the columns that are asked for which is none; empty: all are.
+std::string unknown_column(const TableOptions& table);
 /// A row for each file or kind of memory, and a line with the sum.
 void print_report(Command& command, const MigrateReport& report, const MigrateOptions& options,
                   const TableOptions& table);
