@@ -102,7 +102,7 @@ class Migration {
     if (mappings_.processes().empty() && !job_.pids.empty())
       return fail(ESRCH, "none of these processes exists");
     // An empty cgroup is nobody's: not to be frozen on the word of others.
-    if (mappings_.processes().empty() && options_.owner) return fail(ESRCH, "no process is in this cgroup");
+    if (mappings_.processes().empty() && options_.owner) return fail(ENOENT, "no process is in this cgroup");
     return {};
   }
 
@@ -171,25 +171,47 @@ class Migration {
     pairing_.emplace(options_.from, options_.to, resumed(*journal));
     if (options_.set_cpuset) {
       if (auto opened = open_cpusets(); !opened) return opened;
+      cpusets_->remember(*journal);
     } else if (auto allowed = check_allowed(); !allowed) {
       return allowed;
     }
     report_.plan_seconds = seconds_since(began);
     auto done = [&]() -> Status {
       if (cpusets_) {
-        if (auto widened = cpusets_->widen(options_.from | options_.to); !widened) return widened;
+        if (auto widened = widen(); !widened) return widened;
       }
       if (options_.pre_copy) {
         if (auto quiet = move_quiet(); !quiet) return quiet;
       }
       return halt_and_move(*journal);
     }();
-    // Nothing has moved yet where this fails but for what was quiet: the nodes are again what they were.
-    if (!done && cpusets_ && !begun_) (void)cpusets_->restore();
+    if (!done && !begun_ && cpusets_) (void)cpusets_->restore();
+    if (!done && !has_moved()) {
+      // As if there had been no run; one that was to be finished still is.
+      if (!journal->is_resumed() || options_.owner) journal->finish();
+      return done;
+    }
+    if (!done) report_.failure = done.error().message;
     // On the word of others nothing is left behind.
     if ((done && !report_.stopped) || options_.owner) journal->finish();
-    if (done) note_memory_policies();
-    return done;
+    if (cpusets_) {
+      if (const auto mems = cpusets_->top(); mems) report_.cpuset_after = mems->format();
+    }
+    note_memory_policies();
+    return {};
+  }
+
+  /// From then on what goes wrong is told in the report.
+  [[nodiscard]] bool has_moved() const { return begun_ || report_.quiet_pages > 0; }
+
+  Status widen() {
+    if (auto widened = cpusets_->widen(options_.from | options_.to); !widened) return widened;
+    const auto effective = cpusets_->effective();
+    if (!effective) return tl::unexpected(effective.error());
+    const NodeSet refused = options_.to - *effective;
+    if (refused.empty()) return {};
+    return fail(EACCES,
+                fmt::format("the parent of cgroup {} does not allow node {}", job_.cgroup, refused.format()));
   }
 
   /// Before anybody is frozen: where nothing lies that is itself to go on, so that no page moves twice.
@@ -267,6 +289,9 @@ class Migration {
     if (!moves) return tl::unexpected(moves.error());
     if (!options_.partial) {
       if (const std::string lacking = lacking_room(*moves); !lacking.empty()) return fail(ENOSPC, lacking);
+    }
+    if (!options_.cpus.empty()) {
+      if (auto set = cpusets_->set_cpus(options_.cpus); !set) return set;
     }
     const auto phase = order(*moves);
     report_.plan_seconds += seconds_since(began);
@@ -380,10 +405,7 @@ class Migration {
       const NodeSet there = NodePairing(options_.from, options_.to).target(mems) & options_.to;
       return there.empty() ? options_.to : there;
     });
-    if (narrowed && !options_.cpus.empty()) narrowed = cpusets_->set_cpus(options_.cpus);
-    if (!narrowed) return narrowed;
-    report_.cpuset_after = options_.to.format();
-    return {};
+    return narrowed;
   }
 
   [[nodiscard]] std::string lacking_room(const job::MoveRuns& moves) const {
@@ -438,7 +460,9 @@ class Migration {
   [[nodiscard]] std::string journal_name() const {
     struct stat status{};
     if (cgroup_ && ::fstat(cgroup_.get(), &status) == 0) return fmt::format("cgroup-{}", status.st_ino);
-    return fmt::format("process-{}", *std::ranges::min_element(job_.pids));
+    // A process by its number and when it began, in ticks since boot: numbers come again.
+    const pid_t pid = *std::ranges::min_element(job_.pids);
+    return fmt::format("process-{}-{}", pid, sys::start_time(pid, options_.root).value_or(0));
   }
 
   void note(std::string text) {
@@ -479,7 +503,7 @@ class Migration {
       add(report_.before, group.before);
       add(report_.after, group.after);
     }
-    report_.moved_bytes = options_.dry_run ? 0 : report_.counts.moved * page_size_;
+    report_.moved_bytes = report_.counts.moved * page_size_;
     return std::move(report_);
   }
 

@@ -241,6 +241,7 @@ Json report_json(const MigrateReport& report, const MigrateOptions& options) {
     json["pairs"].push_back({{"from", node}, {"to", pairing.target(node)}});
   json["dry_run"] = options.dry_run;
   json["stopped"] = report.stopped;
+  if (!report.failure.empty()) json["failure"] = report.failure;
   json["processes"] = report.processes;
   put_counts(json, report.counts);
   json["moved_bytes"] = report.moved_bytes;
@@ -292,6 +293,7 @@ Result<MigrateReport> report_from_json(const Wire& object) {
   Reader reader(object);
   MigrateReport report;
   reader.read("stopped", report.stopped);
+  reader.read("failure", report.failure, false);
   reader.read("processes", report.processes);
   reader.read_counts(report.counts);
   reader.read("moved_bytes", report.moved_bytes);

@@ -7,12 +7,15 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
+#include <map>
 #include <memory>
 #include <string_view>
 #include <thread>
@@ -93,6 +96,24 @@ void FrozenCgroup::thaw() {
   freeze_.reset();
 }
 
+Result<std::uint64_t> start_time(pid_t pid, const std::string& root) {
+  const std::string path = fmt::format("{}/proc/{}/stat", root == "/" ? "" : root, pid);
+  const auto text = read_file(AT_FDCWD, path, 65536);
+  if (!text) return fail_errno("read", path, ESRCH);
+  // "PID (NAME) STATE …", and a name may hold anything; the state is field 3.
+  std::string_view rest = *text;
+  rest.remove_prefix(std::min(rest.rfind(')'), rest.size()));
+  for (unsigned field = 2; field < 22; ++field) {
+    const auto space = rest.find(' ');
+    if (space == std::string_view::npos) return fail(EINVAL, path + ": malformed");
+    rest.remove_prefix(space + 1);
+  }
+  std::uint64_t ticks = 0;
+  if (std::from_chars(rest.data(), rest.data() + rest.size(), ticks).ec != std::errc{})
+    return fail(EINVAL, path + ": malformed");
+  return ticks;
+}
+
 Status StoppedProcesses::stop(const Process& process) {
   const auto status = process.status();
   if (!status) return tl::unexpected(status.error());
@@ -161,6 +182,22 @@ Result<JobCpusets> JobCpusets::open(const CgroupTree& tree, const std::string& c
   return cpusets;
 }
 
+void JobCpusets::remember(Journal& journal) {
+  std::map<std::uint64_t, NodeSet> entered;
+  for (Cpuset& set : sets_) {
+    struct stat status{};
+    if (::fstat(set.directory.get(), &status) != 0) continue;
+    const auto before = journal.cpusets().find(status.st_ino);
+    if (before != journal.cpusets().end()) set.mems = before->second;
+    entered[status.st_ino] = set.mems;
+  }
+  journal.enter_cpusets(std::move(entered));
+}
+
+Result<NodeSet> JobCpusets::top() const {
+  return read_nodes(sets_.front().directory.get(), "cpuset.mems", sets_.front().cgroup);
+}
+
 Result<NodeSet> JobCpusets::effective() const {
   return read_nodes(sets_.front().directory.get(), "cpuset.mems.effective", sets_.front().cgroup);
 }
@@ -196,6 +233,8 @@ Status JobCpusets::narrow(const NodeSet& top, const std::function<NodeSet(const 
 
 Status JobCpusets::restore() {
   Status failed;
+  if (cpus_before_)
+    failed = write_file(sets_.front().directory.get(), "cpuset.cpus", *cpus_before_, sets_.front().cgroup);
   for (std::size_t i = sets_.size(); i-- > 0;) {
     const Cpuset& set = sets_[i];
     auto written = write_file(set.directory.get(), "cpuset.mems", set.mems.format() + "\n", set.cgroup);
@@ -205,6 +244,8 @@ Status JobCpusets::restore() {
 }
 
 Status JobCpusets::set_cpus(const std::string& cpus) {
+  if (const auto before = read_file(sets_.front().directory.get(), "cpuset.cpus", 65536))
+    cpus_before_ = *before;
   return write_file(sets_.front().directory.get(), "cpuset.cpus", cpus, sets_.front().cgroup);
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "sys/guardian.h"
+#include "sys/journal.h"
 
 #include <fpolicy/cgroup.h>
 #include <fpolicy/fd.h>
@@ -12,6 +13,7 @@
 #include <fpolicy/result.h>
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -36,6 +38,9 @@ class FrozenCgroup {
   explicit FrozenCgroup(Fd freeze) : freeze_(std::move(freeze)) {}
   Fd freeze_;  ///< empty: it is not ours to thaw
 };
+
+/// When a process began: ticks since boot, field 22 of /proc/PID/stat. Error: ESRCH.
+Result<std::uint64_t> start_time(pid_t pid, const std::string& root = "/");
 
 /// Processes stopped by SIGSTOP. Those that somebody else has stopped stay so.
 class StoppedProcesses {
@@ -76,7 +81,10 @@ class JobCpusets {
 
   [[nodiscard]] const NodeSet& mems() const { return sets_.front().mems; }
   [[nodiscard]] const std::vector<Cpuset>& sets() const { return sets_; }
-  /// cpuset.mems.effective of the job's cgroup, now.
+  /// Takes what they were before a run that was cut short from its journal, and enters it there.
+  void remember(Journal& journal);
+  /// cpuset.mems of the job's cgroup, now; and what of it is effective.
+  [[nodiscard]] Result<NodeSet> top() const;
   [[nodiscard]] Result<NodeSet> effective() const;
   /// Adds nodes to each that has its own, and to the job's cgroup whatever it has: moves nothing.
   Status widen(const NodeSet& nodes);
@@ -85,9 +93,11 @@ class JobCpusets {
   Status narrow(const NodeSet& top, const std::function<NodeSet(const NodeSet&)>& nodes);
   /// As they were.
   Status restore();
+  /// Of the job's cgroup; restore() takes it back.
   Status set_cpus(const std::string& cpus);
 
  private:
+  std::optional<std::string> cpus_before_;
   std::vector<Cpuset> sets_;  ///< the job's cgroup first, parents before children
 };
 

@@ -6,13 +6,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
+#include <charconv>
+#include <optional>
+#include <utility>
 
 namespace fpolicy::sys {
 namespace {
 
 constexpr const char* directory = "/run/fpolicy";
+constexpr std::size_t longest = 16U << 20U;
 
 }  // namespace
 
@@ -30,21 +33,50 @@ Result<Journal> Journal::open(const std::string& name) {
 }
 
 NodeSet Journal::begin(const std::string& task) {
-  // "FROM TO\nDONE\n"; whatever else it holds is of no run that could be resumed.
-  std::array<char, 16384> buffer{};
-  const ssize_t count = ::pread(fd_.get(), buffer.data(), buffer.size(), 0);
-  const std::string_view text(buffer.data(), count > 0 ? static_cast<std::size_t>(count) : 0);
+  // "FROM TO", the nodes that are done, then "INODE MEMS" for each cpuset, and "end"; whatever else it holds
+  // is of no run that could be resumed.
+  std::string text(longest, '\0');
+  const ssize_t count = ::pread(fd_.get(), text.data(), text.size(), 0);
+  text.resize(count > 0 ? static_cast<std::size_t>(count) : 0);
   task_ = task;
-  if (text.starts_with(task + "\n")) {
-    const auto rest = text.substr(task.size() + 1);
-    const auto nodes = NodeSet::parse(rest.substr(0, rest.find('\n')));
-    if (nodes && rest.ends_with('\n')) {
-      done_ = *nodes;
-      resumed_ = true;
-    }
+  resumed_ = parse(text);
+  if (!resumed_) {
+    done_ = {};
+    cpusets_.clear();
   }
   write();
   return done_;
+}
+
+bool Journal::parse(std::string_view text) {
+  const auto line = [&text]() -> std::optional<std::string_view> {
+    const auto end = text.find('\n');
+    if (end == std::string_view::npos) return std::nullopt;
+    const auto found = text.substr(0, end);
+    text.remove_prefix(end + 1);
+    return found;
+  };
+  if (line() != task_) return false;
+  const auto nodes = line();
+  const auto done = nodes ? NodeSet::parse(*nodes) : fail(EINVAL, "");
+  if (!done) return false;
+  done_ = *done;
+  while (const auto entry = line()) {
+    if (*entry == "end") return text.empty();
+    std::uint64_t inode = 0;
+    const char* const stop = entry->data() + entry->size();
+    const auto [end, error] = std::from_chars(entry->data(), stop, inode);
+    if (error != std::errc{} || end == stop || *end != ' ') return false;
+    const auto mems = NodeSet::parse(std::string_view(end + 1, static_cast<std::size_t>(stop - end) - 1));
+    if (!mems) return false;
+    cpusets_[inode] = *mems;
+  }
+  return false;
+}
+
+void Journal::enter_cpusets(std::map<std::uint64_t, NodeSet> cpusets) {
+  cpusets_ = std::move(cpusets);
+  write();
 }
 
 void Journal::done(unsigned node) {
@@ -53,8 +85,11 @@ void Journal::done(unsigned node) {
 }
 
 void Journal::write() const {
-  // Short enough for one call: whoever reads it later finds the old text or the new.
-  const std::string text = task_ + "\n" + done_.format() + "\n";
+  std::string text = task_ + "\n" + done_.format() + "\n";
+  for (const auto& [inode, mems] : cpusets_) text += std::to_string(inode) + " " + mems.format() + "\n";
+  text += "end\n";
+  if (text.size() > longest) return;
+  // In memory (/run is a tmpfs), and in one call: a caller that is killed leaves the old text or the new.
   if (::pwrite(fd_.get(), text.data(), text.size(), 0) >= 0)
     (void)!::ftruncate(fd_.get(), static_cast<off_t>(text.size()));
 }

@@ -5,6 +5,8 @@
 #include <fpolicy/node_set.h>
 #include <fpolicy/result.h>
 
+#include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 
@@ -22,6 +24,9 @@ class Journal {
   NodeSet begin(const std::string& task);
   /// begin() found a run that was cut short.
   [[nodiscard]] bool is_resumed() const { return resumed_; }
+  /// cpuset.mems of cgroups, by their inode numbers, as they were before the run that was cut short.
+  [[nodiscard]] const std::map<std::uint64_t, NodeSet>& cpusets() const { return cpusets_; }
+  void enter_cpusets(std::map<std::uint64_t, NodeSet> cpusets);
   /// All pages that leave this node have left it.
   void done(unsigned node);
   /// The work is finished: nothing is to be resumed.
@@ -29,12 +34,14 @@ class Journal {
 
  private:
   Journal(Fd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
+  bool parse(std::string_view text);
   void write() const;
 
   Fd fd_;
   std::string path_;
   std::string task_;
   NodeSet done_;
+  std::map<std::uint64_t, NodeSet> cpusets_;
   bool resumed_ = false;
 };
 

@@ -183,6 +183,7 @@ void report_failures(Command& command, const MigrateReport& report, const Migrat
   }
   if (report.misplaced.value_or(0) > 0)
     command.error(fmt::format("{} pages are not where they were moved to", *report.misplaced));
+  if (!report.failure.empty()) command.error(escape_text(report.failure));
   if (report.stopped) {
     command.error(fmt::format("stopped: {} moved, the rest stays where it was; the same command goes on",
                               mebibytes(report.counts.moved)));
@@ -191,6 +192,7 @@ void report_failures(Command& command, const MigrateReport& report, const Migrat
 
 void report_refusal(Command& command, const Error& error) {
   std::string message = error.message;
+  if (error.code == ESRCH) message = "--pid: " + message;
   if (error.code == ENOSPC) message += " (--partial goes on all the same); nothing was moved";
   command.error(message);
 }
