@@ -318,6 +318,15 @@ TEST_F(MigrateRules, ARelativePreferKeepsTheLayoutWhereItCan) {
   EXPECT_EQ(file_page(rule, 0, 3), 3U);
 }
 
+TEST_F(MigrateRules, WhereAPlacementAllowsItAPageStays) {
+  // Node 1 is left by what follows the job, and is one of those that it goes to.
+  const NodePairing overlap({0, 1}, {1, 2});
+  const Rule rule = rule_for(with_policy("bind:+0-1"), topology, {1, 2});
+  EXPECT_EQ(target_of_file_page(rule, overlap, 0, 1, true), 1U);
+  EXPECT_EQ(target_of_file_page(rule, overlap, 0, 0, true), 1U);
+  EXPECT_EQ(target_of_private_page(rule, overlap, 1), 2U);
+}
+
 TEST_F(MigrateRules, ARelativeInterleaveGoesByIndex) {
   const Rule rule = this->rule("interleave:+0@2,1");
   ASSERT_EQ(rule.decision, MigrateDecision::placement);
