@@ -52,10 +52,12 @@ Result<std::unique_ptr<Daemon>> Daemon::open(const Options& options) {
 }
 
 Daemon::~Daemon() {
-  // Both workers at the same time, then wait.
+  // All at the same time, then wait.
   if (enforcing_) enforcing_->queue().close();
   if (storing_) storing_->queue().close();
-  const bool ended = (!enforcing_ || enforcing_->stop(patience)) && (!storing_ || storing_->stop(patience));
+  if (migrations_) migrations_->close();
+  const bool ended = (!enforcing_ || enforcing_->stop(patience)) && (!storing_ || storing_->stop(patience)) &&
+                     (!migrations_ || migrations_->stop(patience));
   if (ended) return;
   log_line(Level::warning, "stopped while a filesystem did not answer");
   if (server_) ::unlink(options_.socket.c_str());
@@ -213,10 +215,13 @@ Status Daemon::open_socket() {
                                                          .queue = &enforcing_->queue(),
                                                          .mounts = &*enforcer_mounts_},
                                          config_);
+  migrations_ = std::make_unique<Migrations>();
   methods_ = std::make_unique<Methods>(Methods::Parts{.loop = loop_.get(),
                                                       .enforcer = enforcer_.get(),
                                                       .enforcing = enforcing_.get(),
                                                       .storing = storing_.get(),
+                                                      .migrations = migrations_.get(),
+                                                      .resolver = resolver_.get(),
                                                       .store = store_.get(),
                                                       .records = database_.get(),
                                                       .mounts = &*mounts_,

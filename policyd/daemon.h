@@ -7,6 +7,7 @@
 #include "event_log.h"
 #include "loop.h"
 #include "methods.h"
+#include "migrations.h"
 #include "server.h"
 #include "worker.h"
 
@@ -80,6 +81,7 @@ class Daemon {
   std::unique_ptr<Worker> enforcing_;
   std::unique_ptr<Worker> storing_;
   std::unique_ptr<Enforcer> enforcer_;
+  std::unique_ptr<Migrations> migrations_;
   std::unique_ptr<Methods> methods_;
   std::unique_ptr<Server> server_;
   std::vector<Loop::Source> sources_;

@@ -15,7 +15,18 @@
 
 namespace fpolicy::policyd {
 
-enum class EventKind : std::uint8_t { start, stop, move, attach, enforce, tag, retry, reload, error };
+enum class EventKind : std::uint8_t {
+  start,
+  stop,
+  move,
+  attach,
+  enforce,
+  tag,
+  retry,
+  reload,
+  error,
+  migrate
+};
 
 std::string_view to_string(EventKind kind);
 
@@ -61,6 +72,7 @@ struct Counters {
   std::atomic<std::uint64_t> budget_deferrals{0};
   std::atomic<std::uint64_t> tag_changes{0};
   std::atomic<std::uint64_t> reloads{0};
+  std::atomic<std::uint64_t> migrations{0};  ///< jobs moved for callers
   std::atomic<std::uint64_t> errors{0};
   std::atomic<std::uint64_t> requests{0};
   std::atomic<std::uint64_t> connections_refused{0};

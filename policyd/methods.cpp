@@ -3,6 +3,7 @@
 
 #include "interface.h"
 
+#include <fpolicy/migrate_json.h>
 #include <fpolicy/open_file.h>
 #include <fpolicy/privilege.h>
 #include <fpolicy/process.h>
@@ -34,6 +35,11 @@ constexpr unsigned most_streams_of_a_user = 2;
 
 /// A caller that follows events and does not read misses some.
 constexpr std::size_t most_unread_events = 1U << 20U;
+
+constexpr std::chrono::milliseconds between_progress{200};
+
+/// A caller of Migrate that does not read is not told how far it has come.
+constexpr std::size_t most_unread_progress = 1U << 16U;
 
 json failed(const Error& error) {
   return {{"message", error.message}, {"code", error.code}};
@@ -151,6 +157,7 @@ const std::unordered_map<std::string_view, Methods::Handler>& Methods::table() {
       {"io.fpolicy.Policyd.FindRecords", &Methods::find_records},
       {"io.fpolicy.Policyd.CarriesTags", &Methods::carries_tags},
       {"io.fpolicy.Policyd.Records", &Methods::records},
+      {"io.fpolicy.Policyd.Migrate", &Methods::migrate},
   };
   return handlers;
 }
@@ -217,6 +224,7 @@ void Methods::status(Call& /*call*/, const Responder& responder) {
                      {"budget_deferrals", counters.budget_deferrals.load()},
                      {"tag_changes", counters.tag_changes.load()},
                      {"reloads", counters.reloads.load()},
+                     {"migrations", counters.migrations.load()},
                      {"errors", counters.errors.load()},
                      {"requests", counters.requests.load()},
                      {"connections_refused", counters.connections_refused.load()}}}});
@@ -594,6 +602,81 @@ void Methods::records(Call& call, const Responder& responder) {
       responder.give_back();
     });
   });
+}
+
+void Methods::migrate(Call& call, const Responder& responder) {
+  auto request = parse_migrate(call.parameters);
+  if (!request) {
+    refuse_parameter(responder, request.error().message);
+    return;
+  }
+  const uid_t uid = call.peer.uid;
+  if (const auto confined = confine(*request, uid); !confined) {
+    answer_error(responder, confined.error());
+    return;
+  }
+  const auto started = parts_.migrations->start(
+      uid,
+      [this, responder, uid, more = call.more,
+       request = std::move(*request)](const std::atomic<bool>& stopping) mutable -> std::function<void()> {
+        using Clock = std::chrono::steady_clock;
+        auto told_phase = MigrateProgress::Phase::plan;
+        auto told = Clock::now();
+        // A caller who has gone wants nothing any more.
+        request.options.progress = [&](const MigrateProgress& progress) {
+          if (stopping || !responder.is_open()) return false;
+          const auto now = Clock::now();
+          const bool is_news = progress.phase != told_phase || now - told >= between_progress;
+          if (more && is_news && responder.unsent() <= most_unread_progress) {
+            told_phase = progress.phase;
+            told = now;
+            parts_.loop->post(
+                [responder, out = json(progress_json(progress))] { responder.reply_and_go_on(out); });
+          }
+          return true;
+        };
+        auto report = migrate_job(request.job, request.options, *parts_.topology, parts_.resolver);
+        record(request, uid, report);
+        json out = report ? report_reply(std::move(*report), request.options) : json();
+        return [this, responder, out = std::move(out), status = report.map([](const auto&) {})] {
+          parts_.loop->post([responder, out, status] {
+            if (status)
+              responder.reply(out);
+            else
+              answer_error(responder, status.error());
+          });
+        };
+      });
+  if (!started) answer_error(responder, started.error());
+}
+
+/// One event for each move. What comes to nothing is told to the caller alone, unless that is root: users
+/// could drive out what the log holds.
+void Methods::record(const MigrateRequest& request, uid_t uid, const Result<MigrateReport>& report) const {
+  const MigrateOptions& options = request.options;
+  if (options.dry_run || (!report && uid != 0)) return;
+  if (report) ++parts_.counters->migrations;
+  Event event;
+  event.kind = EventKind::migrate;
+  if (!request.job.cgroup.empty()) event.cgroup = "/" + request.job.cgroup;
+  std::string text = fmt::format("{} -> {}", options.from.format(), options.to.format());
+  if (request.job.cgroup.empty())
+    text +=
+        fmt::format(", process {}{}", request.job.pids.front(), request.job.pids.size() > 1 ? ", ..." : "");
+  if (uid != 0) text += fmt::format(", asked by user {}", uid);
+  if (report) {
+    const MigrateCounts& counts = report->counts;
+    event.moved_pages = counts.moved;
+    text += fmt::format(", {} processes", report->processes);
+    if (counts.busy > 0) text += fmt::format(", {} pages busy", counts.busy);
+    if (counts.failed > 0) text += fmt::format(", {} pages failed", counts.failed);
+    if (report->stopped) text += ", stopped before the end";
+    if (!report->failure.empty()) text += ": " + report->failure;
+  } else {
+    text += ": " + report.error().message;
+  }
+  event.message = std::move(text);
+  parts_.events->add(std::move(event));
 }
 
 void Methods::send_records(Fd socket, const varlink::Peer& peer, const std::string& prefix) const {

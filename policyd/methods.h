@@ -5,6 +5,7 @@
 #include "enforcer.h"
 #include "event_log.h"
 #include "loop.h"
+#include "migrations.h"
 #include "server.h"
 #include "worker.h"
 
@@ -31,6 +32,8 @@ class Methods {
     Enforcer* enforcer = nullptr;
     Worker* enforcing = nullptr;  ///< runs the enforcer
     Worker* storing = nullptr;    ///< reads and writes tags for callers: not behind long enforcement
+    Migrations* migrations = nullptr;
+    Resolver* resolver = nullptr;
     PolicyStore* store = nullptr;
     RecordStore* records = nullptr;
     MountedDevices* mounts = nullptr;
@@ -76,11 +79,13 @@ class Methods {
   void find_records(Call& call, const Responder& responder);
   void carries_tags(Call& call, const Responder& responder);
   void records(Call& call, const Responder& responder);
+  void migrate(Call& call, const Responder& responder);
 
   std::optional<std::vector<std::string>> root_paths(const Call& call, const Responder& responder) const;
   Status check_users_files(const Call& call) const;
   Enforcer::Asker asker(const Call& call) const;
   void change_tag(Call& call, const Responder& responder, Space in, std::optional<Policy> policy, bool force);
+  void record(const MigrateRequest& request, uid_t uid, const Result<MigrateReport>& report) const;
   void send_records(Fd socket, const varlink::Peer& peer, const std::string& prefix) const;
 
   Parts parts_;

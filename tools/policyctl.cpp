@@ -2,11 +2,15 @@
 // policyctl: talks to policyd.
 #include "common/columns.h"
 #include "common/command.h"
+#include "common/migrate_options.h"
+#include "common/migrate_report.h"
 #include "common/policyd.h"
 #include "common/stores.h"
 #include "common/text.h"
 
+#include <fpolicy/migrate_json.h>
 #include <fpolicy/rules.h>
+#include <fpolicy/topology.h>
 #include <fpolicy/tree.h>
 #include <fpolicy/varlink.h>
 
@@ -224,12 +228,68 @@ class PolicyCtl {
     if (!called) command_.error(called.error().message);
   }
 
+  int migrate(MigrateArguments& arguments, const TableOptions& table) {
+    // Words for nodes, and sizes: this machine is policyd's.
+    const auto topology = Topology::read();
+    if (!topology) {
+      command_.error(topology.error().message);
+      return command_.finish();
+    }
+    if (const auto ended = arguments.complete(command_, table, *topology)) return *ended;
+    auto connection = connect();
+    if (!connection) return command_.finish();
+    const MigrateOptions& options = arguments.migrate;
+    Result<MigrateReport> report = fail(EPROTO, "policyd has sent no report");
+    const auto take = [&](const json& reply) {
+      if (const auto found = reply.find("report"); found != reply.end() && !found->is_null()) {
+        report = report_from_json(*found);
+      } else if (const auto progress = progress_from_json(reply)) {
+        command_.progress([&] { return progress_text(*progress); });
+      }
+      return true;
+    };
+    // As long as it takes. Interrupted, this process ends; policyd notices, and lets the job go on.
+    constexpr std::chrono::milliseconds for_ever(-1);
+    const auto called = connection->call_more(method("Migrate"), parameters(arguments), take, {}, for_ever);
+    if (!called) {
+      report_refusal(command_, called.error());
+    } else if (!report) {
+      command_.error(report.error().message);
+    } else {
+      if (command_.json())
+        print(report_json(*report, options));
+      else
+        print_report(command_, *report, options, table);
+      report_failures(command_, *report, options);
+    }
+    return command_.finish();
+  }
+
   void reload() {
     const auto reply = call("Reload", json::object());
     if (reply && command_.json()) print(Json::object());
   }
 
  private:
+  static json parameters(const MigrateArguments& arguments) {
+    const MigrateOptions& options = arguments.migrate;
+    json out = {{"from", options.from.format()},
+                {"to", options.to.format()},
+                {"tree", arguments.job.descendants},
+                {"dry_run", options.dry_run},
+                {"set_cpuset", options.set_cpuset},
+                {"freeze", options.freeze},
+                {"partial", options.partial},
+                {"pre_copy", options.pre_copy},
+                {"verify", options.verify},
+                {"threads", options.threads},
+                {"max_bytes_per_second", options.bytes_per_second}};
+    if (!arguments.job.cgroup.empty()) out["cgroup"] = wire_path(arguments.job.cgroup);
+    if (!arguments.job.pids.empty()) out["pids"] = arguments.job.pids;
+    if (!options.cpus.empty()) out["cpus"] = options.cpus;
+    return out;
+  }
+
   std::optional<varlink::Connection> connect() {
     auto connection = connect_policyd(socket_);
     if (!connection) {
@@ -335,9 +395,11 @@ class PolicyCtl {
 
 int main(int argc, char** argv) {
   using namespace fpolicy::tools;
-  Command command("policyctl", "Ask and direct policyd.",
-                  {"[OPTION...] status", "[OPTION...] jobs", "[OPTION...] events [-f]",
-                   "[OPTION...] apply [-R] [FILE...]", "[OPTION...] reload"});
+  Command command(
+      "policyctl", "Ask and direct policyd.",
+      {"[OPTION...] status", "[OPTION...] jobs", "[OPTION...] events [-f]",
+       "[OPTION...] apply [-R] [FILE...]", "[OPTION...] migrate --cgroup PATH --from NODES --to NODES",
+       "[OPTION...] migrate --pid PID[,PID...] --from NODES --to NODES", "[OPTION...] reload"});
   Locations locations;
   LinkOptions links;
   TableOptions table;
@@ -360,6 +422,11 @@ int main(int argc, char** argv) {
   table.add_to(*apply);
   command.add_null(*apply);
   command.add_names("FILE", "Files and directories", apply);
+  MigrateArguments arguments;
+  auto* migrate = app.add_subcommand("migrate", "Move a job between nodes by its files' policies");
+  arguments.add_to(*migrate);
+  table.add_to(*migrate);
+  migrate->footer(report_columns_help());
   auto* reload = app.add_subcommand("reload", "Re-read configuration and rules");
   if (const auto ended = command.parse(argc, argv)) return *ended;
 
@@ -368,6 +435,7 @@ int main(int argc, char** argv) {
   if (jobs->parsed()) return tool.jobs(table);
   if (events->parsed()) tool.events(follow);
   if (apply->parsed()) return tool.apply(table, recursive, links);
+  if (migrate->parsed()) return tool.migrate(arguments, table);
   if (reload->parsed()) tool.reload();
   return command.finish();
 }

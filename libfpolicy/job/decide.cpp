@@ -109,9 +109,13 @@ Rule rule_for_policy(const Policy& policy, const Topology& topology, const NodeS
 
 }  // namespace
 
+bool is_of_file(const Vma& vma) {
+  return vma.inode != 0 || vma.name.starts_with('/');
+}
+
 MappingKind classify(const Vma& vma) {
   const std::string_view name = vma.name;
-  if (vma.inode == 0) {
+  if (!is_of_file(vma)) {
     if (name == "[heap]") return MappingKind::heap;
     if (name == "[stack]") return MappingKind::stack;
     if (name.empty() || name.starts_with("[anon:") || name.starts_with("[anon_shmem:"))

@@ -126,6 +126,15 @@ Status Mappings::read(const std::vector<pid_t>& pids, const std::string& root) {
   mappings_.clear();
   for (MigrateGroup& group : groups_) group.mappings = 0;
   NodeSet allowed = topology_.memory;
+  if (resolver_ != nullptr) {
+    if (!mounts_) {
+      auto mounts = MountedDevices::open(root);
+      if (!mounts) return tl::unexpected(mounts.error());
+      mounts_.emplace(*std::move(mounts));
+    } else if (auto refreshed = mounts_->refresh(); !refreshed) {
+      return refreshed;
+    }
+  }
   if (options_.max_processes > 0 && pids.size() > options_.max_processes)
     return fail(E2BIG, fmt::format("the job has {} processes, and {} are allowed", pids.size(),
                                    options_.max_processes));
@@ -199,7 +208,7 @@ std::uint32_t Mappings::add(MappingKind kind, const Rule& rule) {
 
 Result<std::uint32_t> Mappings::group_of(const Process& process, const ProcessStatus& status,
                                          const Vma& vma) {
-  if (vma.inode != 0) return file_group(process, status, vma);
+  if (is_of_file(vma)) return file_group(process, status, vma);
   const MappingKind kind = classify(vma);
   const auto known = of_kind_.find(kind);
   if (known != of_kind_.end()) return known->second;
@@ -262,6 +271,8 @@ Result<MappedFile> Mappings::look_at(int fd, const FileInfo& info, const Vma& vm
     file.nature = MappedFile::Nature::direct_access;
   }
   if (file.nature != MappedFile::Nature::regular || resolver_ == nullptr) return file;
+  // Anybody can forge tags on what he has mounted himself, and his server need not answer.
+  if (mounts_ && !mounts_->contains(vma.device)) return file;
   const std::string path = path_here(fd, info.key);
   FileRef reference;
   reference.fd = fd;

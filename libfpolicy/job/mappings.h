@@ -6,6 +6,7 @@
 
 #include <fpolicy/cgroup.h>
 #include <fpolicy/migrate.h>
+#include <fpolicy/mounted.h>
 #include <fpolicy/open_file.h>
 #include <fpolicy/process.h>
 #include <fpolicy/resolver.h>
@@ -73,6 +74,7 @@ class Mappings {
   std::vector<std::vector<Mapped>> mapped_;
   std::vector<MigrateMapping> mappings_;
   NodeSet allowed_;
+  std::optional<MountedDevices> mounts_;  ///< tags on other filesystems do not count
   std::vector<std::string> notes_;
 };
 

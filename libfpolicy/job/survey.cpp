@@ -193,6 +193,8 @@ void Survey::account(std::uint32_t group, std::uint32_t mapping, unsigned node, 
   MigrateGroup& into = groups_[group];
   count(into.before, node);
   count(into.after, target);
+  // Pages that do not move after all are counted back to where they were (move_runs).
+  if (into.after.size() <= node) into.after.resize(node + 1);
   if (target == node) {
     ++into.counts.stayed;
     return;
@@ -480,7 +482,8 @@ Status Survey::finish_files() {
     for (std::size_t i = 0; i < pages.size(); ++i) {
       const Shared& page = *pages[i];
       unsigned target = target_of_file_page(rule, pairing_, slots[i], page.node, alone[i]);
-      if (options_.own_pages_only && !alone[i]) target = page.node;
+      // The kernel moves what several processes map for nobody who may not say so.
+      if (options_.own_pages_only && (!alone[i] || page.count > 1)) target = page.node;
       enter(page, target, indices[i], true);
       if (target == page.node && options_.leaving.contains(page.node)) stay(group, indices[i]);
     }
@@ -521,8 +524,9 @@ Status Survey::finish_private() {
       ++groups_[page.group].counts.skipped;
       continue;
     }
+    const bool may = alone[i] && (!options_.own_pages_only || page.count == 1);
     const unsigned target =
-        alone[i] ? target_of_private_page(rules_[page.group].rule, pairing_, page.node) : page.node;
+        may ? target_of_private_page(rules_[page.group].rule, pairing_, page.node) : page.node;
     enter(page, target, 0, false);
     if (target == page.node && options_.leaving.contains(page.node)) ++groups_[page.group].counts.forced;
   }

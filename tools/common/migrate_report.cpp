@@ -29,16 +29,6 @@ Json nodes_json(const std::vector<std::uint64_t>& pages) {
   return nodes;
 }
 
-void put_counts(Json& json, const MigrateCounts& counts) {
-  json["moved_pages"] = counts.moved;
-  json["stayed_pages"] = counts.stayed;
-  json["busy_pages"] = counts.busy;
-  json["failed_pages"] = counts.failed;
-  json["skipped_pages"] = counts.skipped;
-  json["vanished_pages"] = counts.vanished;
-  json["forced_pages"] = counts.forced;
-}
-
 using Columns = std::vector<Column<MigrateGroup>>;
 
 Column<MigrateGroup> text_column(std::string name, std::string help, bool by_default, const char* key,
@@ -129,64 +119,6 @@ double gigabytes_per_second(const MigrateReport& report) {
 
 }  // namespace
 
-Json report_json(const MigrateReport& report, const MigrateOptions& options) {
-  Json json;
-  json["from"] = options.from.format();
-  json["to"] = options.to.format();
-  const NodePairing pairing(options.from, options.to);
-  json["pairs"] = Json::array();
-  for (const unsigned node : options.from.members())
-    json["pairs"].push_back({{"from", node}, {"to", pairing.target(node)}});
-  json["dry_run"] = options.dry_run;
-  json["stopped"] = report.stopped;
-  if (!report.failure.empty()) json["failure"] = report.failure;
-  json["processes"] = report.processes;
-  put_counts(json, report.counts);
-  json["moved_bytes"] = report.moved_bytes;
-  json["plan_seconds"] = report.plan_seconds;
-  json["moving_seconds"] = report.moving_seconds;
-  json["frozen_seconds"] = report.frozen_seconds;
-  json["quiet_pages"] = report.quiet_pages;
-  json["gbytes_per_second"] = gigabytes_per_second(report);
-  json["pages_by_node"] = nodes_json(report.before);
-  json["pages_by_node_after"] = nodes_json(report.after);
-  if (options.set_cpuset) {
-    json["cpuset_before"] = report.cpuset_before;
-    json["cpuset_after"] = report.cpuset_after;
-  }
-  if (report.misplaced) json["misplaced_pages"] = *report.misplaced;
-  json["groups"] = Json::array();
-  for (const MigrateGroup& group : report.groups) {
-    Json row;
-    row["kind"] = to_string(group.kind);
-    put_path(row, "path", group.path);
-    row["policy"] = group.policy.empty() ? Json(nullptr) : Json(group.policy);
-    row["source"] = to_string(group.source);
-    row["decision"] = to_string(group.decision);
-    row["private_stays"] = group.private_stays;
-    row["reason"] = group.reason;
-    row["mappings"] = group.mappings;
-    put_counts(row, group.counts);
-    row["pages_by_node"] = nodes_json(group.before);
-    row["pages_by_node_after"] = nodes_json(group.after);
-    json["groups"].push_back(std::move(row));
-  }
-  if (options.dry_run) {
-    json["mappings"] = Json::array();
-    for (const MigrateMapping& mapping : report.mappings) {
-      json["mappings"].push_back({{"pid", mapping.pid},
-                                  {"start", fmt::format("{:x}", mapping.start)},
-                                  {"end", fmt::format("{:x}", mapping.end)},
-                                  {"permissions", mapping.permissions},
-                                  {"group", mapping.group},
-                                  {"resident_pages", mapping.resident},
-                                  {"moved_pages", mapping.moves}});
-    }
-  }
-  json["notes"] = report.notes;
-  return json;
-}
-
 void print_report(Command& command, const MigrateReport& report, const MigrateOptions& options,
                   const TableOptions& table) {
   const Columns columns = make_columns();
@@ -256,6 +188,12 @@ void report_failures(Command& command, const MigrateReport& report, const Migrat
     command.error(fmt::format("stopped: {} moved, the rest stays where it was; the same command goes on",
                               mebibytes(report.counts.moved)));
   }
+}
+
+void report_refusal(Command& command, const Error& error) {
+  std::string message = error.message;
+  if (error.code == ENOSPC) message += " (--partial goes on all the same); nothing was moved";
+  command.error(message);
 }
 
 std::string progress_text(const MigrateProgress& progress) {

@@ -7,13 +7,11 @@
 #include "common/text.h"
 
 #include <fpolicy/migrate.h>
+#include <fpolicy/migrate_json.h>
 
 #include <string>
 
 namespace fpolicy::tools {
-
-/// The field names stand in migratejob(1).
-Json report_json(const MigrateReport& report, const MigrateOptions& options);
 
 /// The first of the columns that are asked for which is none; empty: all are.
 std::string unknown_column(const TableOptions& table);
@@ -25,6 +23,9 @@ std::string report_columns_help();
 
 /// Notes, and a line for whatever was left; the latter count as failures.
 void report_failures(Command& command, const MigrateReport& report, const MigrateOptions& options);
+
+/// A move that was not made.
+void report_refusal(Command& command, const Error& error);
 
 std::string progress_text(const MigrateProgress& progress);
 

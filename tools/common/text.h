@@ -1,21 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// File names in JSON: they may hold any byte but "/" and NUL.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
-#include <string>
-#include <string_view>
+#include <fpolicy/json_text.h>
 
 namespace fpolicy::tools {
 
+/// Fields in the order in which they are set.
 using Json = nlohmann::ordered_json;
-
-/// Sets `key`; where the text is not UTF-8, its bytes are replaced there (U+FFFD) and `key`_escaped holds the
-/// whole of it, escaped as in a dump.
-void put_path(Json& object, const std::string& key, std::string_view path);
-
-/// On one line. What is not UTF-8 is replaced.
-std::string to_text(const Json& value);
 
 }  // namespace fpolicy::tools

@@ -32,12 +32,12 @@ _fpolicy() {
     _pids
     return
     ;;
-  migratejob:--from | migratejob:-f | migratejob:--to | migratejob:-t)
+  migratejob:--from | migratejob:-f | migratejob:--to | migratejob:-t | policyctl:--from | policyctl:--to | policyctl:-t)
     # shellcheck disable=SC2207
     COMPREPLY=($(compgen -W 'all cpu cpuless' -- "$cur"))
     return
     ;;
-  queryfpolicy:--job | queryfpolicy:-j | migratejob:--cgroup | migratejob:-c)
+  queryfpolicy:--job | queryfpolicy:-j | migratejob:--cgroup | migratejob:-c | policyctl:--cgroup | policyctl:-c)
     # shellcheck disable=SC2207
     COMPREPLY=($(cd /sys/fs/cgroup 2>/dev/null && compgen -d -S / -- "$cur"))
     compopt -o nospace
@@ -62,8 +62,8 @@ _fpolicy() {
     _fpolicy_policies
   elif [[ $command == policyctl && $given -eq 0 ]]; then
     # shellcheck disable=SC2207
-    COMPREPLY=($(compgen -W 'status jobs events apply reload' -- "$cur"))
-  elif [[ $command == migratejob ]]; then
+    COMPREPLY=($(compgen -W 'status jobs events apply migrate reload' -- "$cur"))
+  elif [[ $command == migratejob || ${words[1]} == migrate ]]; then
     return # it takes options alone
   else
     _filedir

@@ -132,7 +132,7 @@ struct FPOLICY_API MigrateReport {
   std::optional<std::uint64_t> misplaced;
   std::string cpuset_before;  ///< with set_cpuset: cpuset.mems of the job's cgroup
   std::string cpuset_after;   ///< as it is now (or would be)
-  bool stopped = false;  ///< by `progress`
+  bool stopped = false;       ///< by `progress`
   /// Why the work ended before its end, though pages had moved by then; empty: it did not.
   std::string failure;
   /// For people: processes that could not be looked at, memory policies that still name nodes the job has
@@ -159,8 +159,8 @@ struct FPOLICY_API MigrateOptions {
   bool partial = false;  ///< go on where the target nodes are too small
   bool pre_copy = false;
   bool verify = false;
-  /// Only pages that nobody outside the job maps, whatever the policies say: for callers who ask on the word
-  /// of others.
+  /// Only pages that one process of the job maps and nobody else, whatever the policies say: for callers who
+  /// ask on the word of others.
   bool own_pages_only = false;
   /// Every process of the job must be wholly this user's (Process::belongs_to), whenever it is looked at:
   /// also one that enters the cgroup while it is frozen. Such a move is not resumed if it is cut short.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 // The daemon as a process, on this machine as it is: it must run, and say what it cannot do here.
+#include <fpolicy/migrate_json.h>
 #include <fpolicy/store.h>
 #include <fpolicy/varlink.h>
 
@@ -89,6 +90,10 @@ class PolicydTest : public testing::Test {
   }
   std::uint64_t counter(const char* name) const {
     return call("Status").value()["counters"][name].get<std::uint64_t>();
+  }
+  /// Page frames, which moving takes, are shown on this machine.
+  static bool frames_are_shown() {
+    return static_cast<bool>(Fd(::open("/proc/kpageflags", O_RDONLY | O_CLOEXEC)));
   }
   /// A file with one MiB and a system tag; false where this filesystem has no such tags.
   static bool tag(const std::string& path, const std::string& value) {
@@ -270,6 +275,127 @@ TEST_F(PolicydTest, OtherUsersMayDoWhatTheyMayDo) {
     ::_exit(0);
   }
   EXPECT_EQ(status_of(child), 0) << "the number of the check that failed";
+}
+
+/// A process of this user that waits, and what it is called.
+class Sleeper {
+ public:
+  explicit Sleeper(uid_t uid) : pid_(::fork()) {
+    if (pid_ == 0) {
+      if (uid != 0 && (::setgid(uid) != 0 || ::setuid(uid) != 0)) ::_exit(1);
+      // A program of its own: what has only changed its user is nobody's to look into.
+      ::execl("/bin/sleep", "sleep", "600", nullptr);
+      ::_exit(127);
+    }
+    // Until it is that program.
+    for (int i = 0; i < 1000 && name() != "sleep\n"; ++i) std::this_thread::sleep_for(5ms);
+  }
+  ~Sleeper() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  Sleeper(const Sleeper&) = delete;
+  Sleeper& operator=(const Sleeper&) = delete;
+  [[nodiscard]] pid_t pid() const { return pid_; }
+  [[nodiscard]] char state() const {
+    std::ifstream file("/proc/" + std::to_string(pid_) + "/stat");
+    std::string text;
+    std::getline(file, text);
+    return text.at(text.rfind(") ") + 2);
+  }
+
+ private:
+  [[nodiscard]] std::string name() const {
+    std::ifstream file("/proc/" + std::to_string(pid_) + "/comm");
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  pid_t pid_;
+};
+
+TEST_F(PolicydTest, AJobIsMovedForACaller) {
+  if (!frames_are_shown()) GTEST_SKIP() << "page frames are not shown here";
+  run();
+  const Sleeper sleeper(0);
+  json parameters{{"pids", {sleeper.pid()}}, {"from", "0"}, {"to", "0"}, {"verify", true}};
+  const auto moved = call("Migrate", parameters);
+  ASSERT_TRUE(moved) << moved.error().message;
+  const auto report = report_from_json(moved->at("report"));
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_EQ(report->processes, 1U);
+  EXPECT_GT(report->counts.stayed, 0U) << "they are where they belong";
+  EXPECT_EQ(report->misplaced, 0U);
+  EXPECT_TRUE(report->mappings.empty());
+  EXPECT_EQ(sleeper.state(), 'S') << "it goes on";
+  const auto event = call("Events", {{"follow", false}}).value()["event"];
+  EXPECT_EQ(event["kind"], "migrate") << event;
+  EXPECT_EQ(counter("migrations"), 1U);
+  // The plan, with each mapping, and how far it has come.
+  parameters["dry_run"] = true;
+  auto connection = varlink::Connection::connect(directory + "/socket");
+  ASSERT_TRUE(connection);
+  json last;
+  const auto planned =
+      connection->call_more("io.fpolicy.Policyd.Migrate", parameters, [&last](const json& reply) {
+        last = reply;
+        return true;
+      });
+  ASSERT_TRUE(planned) << planned.error().message;
+  const auto plan = report_from_json(last.at("report"));
+  ASSERT_TRUE(plan) << plan.error().message;
+  EXPECT_FALSE(plan->mappings.empty());
+}
+
+TEST_F(PolicydTest, WhatCannotBeMovedIsRefused) {
+  if (!frames_are_shown()) GTEST_SKIP() << "page frames are not shown here";
+  run();
+  const auto code = [this](const json& parameters) {
+    const auto reply = call("Migrate", parameters);
+    return reply ? 0 : reply.error().code;
+  };
+  EXPECT_EQ(code({{"pids", {1 << 22}}, {"from", "0"}, {"to", "0"}}), ESRCH);
+  EXPECT_EQ(code({{"pids", {pid}}, {"from", "0"}, {"to", "0"}}), EINVAL) << "policyd itself";
+  EXPECT_EQ(code({{"pids", {1 << 22}}, {"from", "0"}, {"to", "1023"}}), EINVAL);
+  for (const char* path : {"../..", "a/../b", "a//b", "a/", "./a"})
+    EXPECT_EQ(code({{"cgroup", path}, {"from", "0"}, {"to", "0"}}), EINVAL) << path;
+  EXPECT_NE(code({{"cgroup", "no-such-cgroup"}, {"from", "0"}, {"to", "0"}}), 0);
+  EXPECT_EQ(code({{"pids", "x"}, {"from", "0"}, {"to", "0"}}), EINVAL);
+  EXPECT_EQ(code({{"frob", 1}}), EINVAL);
+  EXPECT_EQ(counter("migrations"), 0U);
+}
+
+TEST_F(PolicydTest, UsersMoveWhatIsTheirsAlone) {
+  if (!frames_are_shown()) GTEST_SKIP() << "page frames are not shown here";
+  run();
+  ASSERT_EQ(::chmod(directory.c_str(), 0755), 0);
+  const Sleeper mine(1000);
+  const Sleeper theirs(1001);
+  const Sleeper roots(0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::setgid(1000) != 0 || ::setuid(1000) != 0) ::_exit(100);
+    const auto code = [this](std::vector<pid_t> pids, const json& more = json::object()) {
+      json parameters{{"pids", std::move(pids)}, {"from", "0"}, {"to", "0"}};
+      parameters.update(more);
+      const auto reply = call("Migrate", parameters);
+      return reply ? 0 : reply.error().code;
+    };
+    const int own = code({mine.pid()});
+    const std::array checks{own == 0,
+                            code({mine.pid()}, {{"dry_run", true}}) == 0,
+                            code({theirs.pid()}) == EPERM,
+                            code({theirs.pid()}, {{"dry_run", true}}) == EPERM,
+                            code({mine.pid(), theirs.pid()}) == EPERM,
+                            code({roots.pid()}) == EPERM,
+                            code({mine.pid()}, {{"max_bytes_per_second", 1}}) == EPERM,
+                            code({}, {{"cgroup", "a"}, {"pids", nullptr}, {"set_cpuset", true}}) == EPERM};
+    for (std::size_t i = 0; i < checks.size(); ++i) {
+      if (!checks.at(i)) ::_exit(static_cast<int>(i) + 1);
+    }
+    ::_exit(0);
+  }
+  const int status = status_of(child);
+  EXPECT_EQ(status, 0) << "the number of the check that failed";
+  for (const Sleeper* sleeper : {&mine, &theirs, &roots}) EXPECT_EQ(sleeper->state(), 'S');
 }
 
 TEST_F(PolicydTest, NeedsRoot) {

@@ -184,7 +184,9 @@ TEST(Classify, EveryKindOfLine) {
            // A file may have a name like these; without inode it is none.
            Line{"7f0000000000-7f0000001000 r--p 00001000 fe:00 17   /x/[heap]", MappingKind::file},
            Line{"7f0000000000-7f0000001000 r--p 00001000 fe:00 17   /home/SYSV", MappingKind::file},
-           Line{"7f0000000000-7f0000001000 r--p 00001000 00:00 0    /something", MappingKind::special},
+           // The number of a System V segment is its id, and the first has 0.
+           Line{"7f0000000000-7f0000001000 rw-s 00000000 00:01 0    /SYSV00000000 (deleted)",
+                MappingKind::shm},
        }) {
     const auto vmas = parse_vmas(text + std::string("\n"));
     ASSERT_TRUE(vmas) << vmas.error().message;
