@@ -73,17 +73,18 @@ case_killed_in_a_cgroup() {
 case_killed_and_finished() {
   # Overlapping sets: node 1 is left and arrived at. A second run must tell the pages that have arrived from those that
   # have yet to leave.
-  local i pid took began halfway=0
+  local i pid frozen halfway=0
   make_job t-job 0-1
   worker_in t-job --processes 2 --nodes 0-1 --anon 2 --thp 4
-  began=${EPOCHREALTIME/./}
-  expect_status 0 migratejob --cgroup t-job --from 0-1 --to 1-2 --set-cpuset
-  took=$((${EPOCHREALTIME/./} - began))
-  for ((i = 1; i <= 6; i++)); do
+  expect_status 0 migratejob --cgroup t-job --from 0-1 --to 1-2 --set-cpuset --json
+  tell
+  frozen=$(awk -v seconds="${told[frozen_seconds]}" 'BEGIN { print int(seconds * 1000000) }')
+  for ((i = 1; i <= 12 && halfway < 4; i++)); do
     expect_status 0 migratejob --cgroup t-job --from 1-2 --to 0-1 --set-cpuset
     migratejob --cgroup t-job --from 0-1 --to 1-2 --set-cpuset >/tmp/out 2>/tmp/err &
     pid=$!
-    nap_microseconds $((took * (i + 2) / 10))
+    while not_held && kill -0 $pid 2>/dev/null; do nap 0.005; done
+    nap_microseconds $((frozen * ((i - 1) % 6) / 6))
     kill -9 "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
     released || fail "run $i: frozen"
@@ -93,9 +94,11 @@ case_killed_and_finished() {
     expect_status 0 migratejob --cgroup t-job --from 0-1 --to 1-2 --set-cpuset
     layout 1-2
   done
-  echo "note: $halfway of 6 were killed halfway"
+  echo "note: $halfway of $((i - 1)) were killed halfway"
+  [ $halfway -gt 0 ] || fail "none was killed halfway"
   computes_on
 }
+
 case_killed_with_processes() {
   make_job t-job 0-3
   worker_in t-job --processes 2 --nodes 0-1 --anon 2 --thp 4

@@ -113,19 +113,19 @@ TEST_F(JournalTest, GarbageIsNoRun) {
     bool resumed = true;
     EXPECT_TRUE(found(task, &resumed).empty());
     EXPECT_FALSE(resumed) << garbage.substr(0, 40);
-    EXPECT_EQ(text(), "0-2 1-3\n\n") << "nothing of it is left";
+    EXPECT_EQ(text(), "0-2 1-3\n\nend\n") << "nothing of it is left";
   }
 }
 
 TEST_F(JournalTest, WhatShrinksLeavesNothingBehind) {
-  directory.write("migrate-x", "0-2 1-3\n0,2,4,6,8,10\n");
+  directory.write("migrate-x", "0-2 1-3\n0,2,4,6,8,10\nend\n");
   {
     auto journal = Journal::open("x", directory.path());
     ASSERT_TRUE(journal);
     journal->begin(task);
     for (const unsigned node : {1U, 3U, 5U, 7U, 9U}) journal->done(node);
   }
-  EXPECT_EQ(text(), "0-2 1-3\n0-10\n");
+  EXPECT_EQ(text(), "0-2 1-3\n0-10\nend\n");
 }
 
 TEST_F(JournalTest, OneRunAtATime) {
