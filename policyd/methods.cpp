@@ -670,8 +670,8 @@ void Methods::record(const MigrateRequest& request, uid_t uid, const Result<Migr
     text += fmt::format(", {} processes", report->processes);
     if (counts.busy > 0) text += fmt::format(", {} pages busy", counts.busy);
     if (counts.failed > 0) text += fmt::format(", {} pages failed", counts.failed);
-    if (!report->failure.empty()) text += ": " + report->failure;
     if (report->stopped) text += ", stopped before the end";
+    if (!report->failure.empty()) text += ": " + report->failure;
   } else {
     text += ": " + report.error().message;
   }

@@ -109,9 +109,13 @@ Rule rule_for_policy(const Policy& policy, const Topology& topology, const NodeS
 
 }  // namespace
 
+bool is_of_file(const Vma& vma) {
+  return vma.inode != 0 || vma.name.starts_with('/');
+}
+
 MappingKind classify(const Vma& vma) {
   const std::string_view name = vma.name;
-  if (vma.inode == 0) {
+  if (!is_of_file(vma)) {
     if (name == "[heap]") return MappingKind::heap;
     if (name == "[stack]") return MappingKind::stack;
     if (name.empty() || name.starts_with("[anon:") || name.starts_with("[anon_shmem:"))
@@ -193,13 +197,16 @@ std::string lacking_room(const std::vector<std::uint64_t>& arriving,
   const auto of = [](const std::vector<std::uint64_t>& pages, std::size_t node) {
     return node < pages.size() ? pages[node] : 0;
   };
-  const auto mib = [page_size](std::uint64_t pages) { return (pages * page_size + (1U << 20U) - 1) >> 20U; };
+  // What would come is rounded up and what there is down: never "room for 4 MiB of the 4 MiB".
+  const auto mib = [page_size](std::uint64_t pages, std::uint64_t more) {
+    return (pages * page_size + more) >> 20U;
+  };
   std::string text;
   for (std::size_t node = 0; node < arriving.size(); ++node) {
     const std::uint64_t has = of(room, node) + of(leaving, node);
     if (arriving[node] <= has) continue;
     text += fmt::format("{}node {} has room for {} MiB of the {} MiB that would come",
-                        text.empty() ? "" : "; ", node, mib(has), mib(arriving[node]));
+                        text.empty() ? "" : "; ", node, mib(has, 0), mib(arriving[node], (1U << 20U) - 1));
   }
   return text;
 }

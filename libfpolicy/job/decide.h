@@ -13,6 +13,9 @@
 
 namespace fpolicy::job {
 
+/// A System V segment's inode number is its id, and the first of all has 0: its name tells.
+bool is_of_file(const Vma& vma);
+
 /// What a mapping is of, as far as its line in /proc/PID/maps tells: `file` may yet prove to be a device.
 MappingKind classify(const Vma& vma);
 

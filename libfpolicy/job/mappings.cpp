@@ -208,7 +208,7 @@ std::uint32_t Mappings::add(MappingKind kind, const Rule& rule) {
 
 Result<std::uint32_t> Mappings::group_of(const Process& process, const ProcessStatus& status,
                                          const Vma& vma) {
-  if (vma.inode != 0) return file_group(process, status, vma);
+  if (is_of_file(vma)) return file_group(process, status, vma);
   const MappingKind kind = classify(vma);
   const auto known = of_kind_.find(kind);
   if (known != of_kind_.end()) return known->second;

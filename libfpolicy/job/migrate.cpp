@@ -405,7 +405,21 @@ class Migration {
       const NodeSet there = NodePairing(options_.from, options_.to).target(mems) & options_.to;
       return there.empty() ? options_.to : there;
     });
-    return narrowed;
+    return narrowed ? look_at_forced() : narrowed;
+  }
+
+  /// Where the kernel has taken pages that were to stay.
+  Status look_at_forced() {
+    std::vector<MigrateGroup>& groups = mappings_.groups();
+    if (std::ranges::none_of(groups, [](const MigrateGroup& group) { return group.counts.forced > 0; }))
+      return {};
+    std::vector<MigrateGroup> now = groups;
+    for (MigrateGroup& group : now) group.before.clear();
+    if (auto looked = survey(now, nullptr, {}, nullptr); !looked) return tl::unexpected(looked.error());
+    for (std::size_t i = 0; i < groups.size(); ++i) {
+      if (groups[i].counts.forced > 0) groups[i].after = now[i].before;
+    }
+    return {};
   }
 
   [[nodiscard]] std::string lacking_room(const job::MoveRuns& moves) const {

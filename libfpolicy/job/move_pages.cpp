@@ -179,14 +179,19 @@ class MoveJob {
       counts.moved -= vanished;
       groups_[run.group].after[run.target] -= vanished;
       if (left == 0) continue;
-      put_back(run, left);
-      if (is_gone)
+      if (is_gone) {
+        // With the process its pages are gone.
         counts.vanished += left;
-      else if (outcome.full.contains(run.target) || is_full(run) || outcome.denied > 0)
+        counts.moved -= left;
+        groups_[run.group].after[run.target] -= left;
+        continue;
+      }
+      put_back(run, left);
+      if (outcome.full.contains(run.target) || is_full(run) || outcome.denied > 0)
         counts.failed += left;
       else
         counts.busy += left;
-      if (outcome.full.contains(run.target) && !is_gone && !mover.refusals().contains(run.target))
+      if (outcome.full.contains(run.target) && !mover.refusals().contains(run.target))
         full_.insert({run.target, run.folio});
     }
     if (!is_gone) {

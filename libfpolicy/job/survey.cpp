@@ -18,6 +18,22 @@ constexpr bool has(std::uint64_t flags, unsigned bit) {
   return (flags >> bit & 1U) != 0;
 }
 
+bool of_no_file(const MigrateGroup& group) {
+  return group.kind == MappingKind::anonymous || group.kind == MappingKind::heap ||
+         group.kind == MappingKind::stack;
+}
+
+bool interleaves(const Rule& rule) {
+  return rule.decision == MigrateDecision::placement && rule.target.mode == Mode::interleave;
+}
+
+bool is_tail(std::uint64_t flags) {
+  return has(flags, KPF_COMPOUND_TAIL);
+}
+bool is_compound(std::uint64_t flags) {
+  return has(flags, KPF_COMPOUND_HEAD) || is_tail(flags);
+}
+
 void count(std::vector<std::uint64_t>& pages, unsigned node) {
   if (node >= pages.size()) pages.resize(node + 1);
   ++pages[node];
@@ -120,11 +136,13 @@ void Survey::add_page(std::uint32_t process, const Mapped& mapped, std::uint64_t
   const GroupRule& rule = rules_[mapped.group];
   const std::uint64_t index = (mapped.offset + (address - mapped.start)) / page_size_;
   if (mappings_ != nullptr) ++(*mappings_)[mapped.mapping].resident;
-  if (entry.of_file() && rule.rule.decision == MigrateDecision::skip) {
+  // In memory of no file, what is not private is the huge zero page.
+  if (entry.of_file() && (rule.rule.decision == MigrateDecision::skip || of_no_file(groups_[mapped.group]))) {
     ++groups_[mapped.group].counts.skipped;
     return;
   }
-  if (!entry.exclusive()) {
+  // Interleaved pages go by their folio's index, which is known at the end.
+  if (!entry.exclusive() || (entry.of_file() && interleaves(rule.rule))) {
     Shared& page = entry.of_file() ? shared_file_page(mapped.group, index) : private_[entry.frame()];
     if (page.count++ == 0) {
       page.address = address;
@@ -144,8 +162,10 @@ void Survey::add_page(std::uint32_t process, const Mapped& mapped, std::uint64_t
     move({.address = address,
           .frame = entry.frame(),
           .pages = 1,
+          .index = index,
           .process = process,
           .group = mapped.group,
+          .mapping = mapped.mapping,
           .source = static_cast<std::uint16_t>(node),
           .target = static_cast<std::uint16_t>(target),
           .of_file = entry.of_file()});
@@ -198,7 +218,8 @@ void Survey::move(const Pending& page) {
   Pending& run = pending_;
   if (run.pages > 0 && page.process == run.process && page.group == run.group && page.source == run.source &&
       page.target == run.target && page.of_file == run.of_file && page.frame == run.frame + run.pages &&
-      page.address == run.address + run.pages * page_size_) {
+      page.address == run.address + run.pages * page_size_ &&
+      (!page.of_file || (page.mapping == run.mapping && page.index == run.index + run.pages))) {
     ++run.pages;
     return;
   }
@@ -209,17 +230,13 @@ void Survey::move(const Pending& page) {
 void Survey::flush() {
   const std::uint64_t pages = std::exchange(pending_.pages, 0);
   if (pages == 0) return;
-  const std::uint64_t smallest = pending_.of_file ? 2 : smallest_private_folio_;
-  if (pages < smallest) return append(0, pages, 1);
-  if (smallest < huge) {
+  if (pending_.of_file) return flush_file(pages);
+  if (pages < smallest_private_folio_) return append(0, pages, 1);
+  if (smallest_private_folio_ < huge) {
     words_.resize(pages);
     if (frames_.flags(pending_.frame, words_) != 0) return append(0, pages, 1);
     for (std::uint64_t first = 0; first < pages;) {
-      std::uint64_t end = first + 1;
-      // A run may begin in the middle of a folio: its pages go along with the first that is named.
-      if (has(words_[first], KPF_COMPOUND_HEAD) || has(words_[first], KPF_COMPOUND_TAIL)) {
-        while (end < pages && has(words_[end], KPF_COMPOUND_TAIL)) ++end;
-      }
+      const std::uint64_t end = end_of_folio(first, pages);
       append(first, end - first, end - first);
       first = end;
     }
@@ -252,6 +269,55 @@ void Survey::flush() {
   }
 }
 
+std::uint64_t Survey::end_of_folio(std::uint64_t first, std::uint64_t pages) const {
+  std::uint64_t end = first + 1;
+  // A run may begin in the middle of a folio: its pages go along with the first that is named.
+  if (is_compound(words_[first])) {
+    while (end < pages && is_tail(words_[end])) ++end;
+  }
+  return end;
+}
+
+void Survey::flush_file(std::uint64_t pages) {
+  const bool whole_only = !finishing_ && needs_to_be_alone(pending_.group);
+  if (pages == 1 && !whole_only) return append(0, 1, 1);
+  words_.resize(pages + 1);  // the word behind tells whether the last folio goes on
+  if (frames_.flags(pending_.frame, words_) != 0) return append(0, pages, 1);
+  for (std::uint64_t first = 0; first < pages;) {
+    const std::uint64_t end = end_of_folio(first, pages);
+    const bool in_part =
+        is_compound(words_[first]) && (is_tail(words_[first]) || (end == pages && is_tail(words_[end])));
+    // A folio moves whole: what else is in it may be mapped by others, and is known at the end.
+    if (whole_only && in_part)
+      defer(first, end - first);
+    else
+      append(first, end - first, end - first);
+    first = end;
+  }
+}
+
+bool Survey::needs_to_be_alone(std::uint32_t group) const {
+  return rules_[group].rule.decision == MigrateDecision::exclusive || options_.own_pages_only;
+}
+
+void Survey::defer(std::uint64_t offset, std::uint64_t pages) {
+  MigrateGroup& group = groups_[pending_.group];
+  group.before[pending_.source] -= pages;
+  group.after[pending_.target] -= pages;
+  group.counts.moved -= pages;
+  if (mappings_ != nullptr) (*mappings_)[pending_.mapping].moves -= pages;
+  for (std::uint64_t i = offset; i < offset + pages; ++i) {
+    Shared& page = shared_file_page(pending_.group, pending_.index + i);
+    if (page.count++ > 0) continue;
+    page.address = pending_.address + i * page_size_;
+    page.frame = pending_.frame + i;
+    page.process = pending_.process;
+    page.mapping = pending_.mapping;
+    page.group = pending_.group;
+    page.node = pending_.source;
+  }
+}
+
 void Survey::append(std::uint64_t offset, std::uint64_t pages, std::uint64_t folio) {
   const std::uint64_t address = pending_.address + offset * page_size_;
   constexpr std::uint64_t most = 1U << 30U;
@@ -275,6 +341,7 @@ void Survey::append(std::uint64_t offset, std::uint64_t pages, std::uint64_t fol
 }
 
 Status Survey::finish() {
+  finishing_ = true;
   if (auto done = finish_files(); !done) return done;
   if (auto done = finish_private(); !done) return done;
   flush();
@@ -283,11 +350,7 @@ Status Survey::finish() {
 }
 
 Result<std::vector<bool>> Survey::exclusive(std::span<const Shared* const> pages) {
-  std::vector<std::size_t> order;
-  for (std::size_t i = 0; i < pages.size(); ++i) {
-    if (pairing_.target(pages[i]->node) != pages[i]->node) order.push_back(i);
-  }
-  std::ranges::sort(order, {}, [&](std::size_t i) { return pages[i]->frame; });
+  const std::vector<std::size_t> order = by_frame(pages, false);
   std::vector<std::uint64_t> frames;
   frames.reserve(order.size());
   for (const std::size_t i : order) frames.push_back(pages[i]->frame);
@@ -298,6 +361,80 @@ Result<std::vector<bool>> Survey::exclusive(std::span<const Shared* const> pages
       [&](std::size_t i, std::uint64_t mapped) { alone[order[i]] = mapped <= pages[order[i]]->count; });
   if (error != 0) return fail_errno("read", "/proc/kpagecount", error);
   return alone;
+}
+
+std::vector<std::size_t> Survey::by_frame(std::span<const Shared* const> pages, bool all) const {
+  std::vector<std::size_t> order;
+  order.reserve(pages.size());
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    const Shared& page = *pages[i];
+    if (all || options_.own_pages_only || interleaves(rules_[page.group].rule) ||
+        pairing_.target(page.node) != page.node)
+      order.push_back(i);
+  }
+  std::ranges::sort(order, {}, [&](std::size_t i) { return pages[i]->frame; });
+  return order;
+}
+
+Result<std::vector<Survey::Folio>> Survey::folios(std::span<const Shared* const> pages) {
+  const std::vector<std::size_t> order = by_frame(pages, false);
+  std::vector<std::uint64_t> frames;
+  frames.reserve(order.size());
+  for (const std::size_t i : order) frames.push_back(pages[i]->frame);
+  std::vector<bool> compound(pages.size(), false);
+  const int error = read_scattered(
+      frames, words_,
+      [this](std::uint64_t pfn, std::span<std::uint64_t> words) { return frames_.flags(pfn, words); },
+      [&](std::size_t i, std::uint64_t flags) { compound[i] = is_compound(flags); });
+  if (error != 0) return fail_errno("read", "/proc/kpageflags", error);
+  std::vector<Folio> folios;
+  for (std::size_t i = 0; i < order.size();) {
+    if (!compound[i]) {
+      ++i;
+      continue;
+    }
+    Folio folio;
+    if (const int failed = find_folio(frames[i], folio.head, folio.end); failed != 0)
+      return fail_errno("read", "/proc/kpageflags", failed);
+    for (; i < order.size() && frames[i] < folio.end; ++i) folio.pages.push_back(order[i]);
+    folios.push_back(std::move(folio));
+  }
+  return folios;
+}
+
+int Survey::find_folio(std::uint64_t frame, std::uint64_t& head, std::uint64_t& end) {
+  constexpr std::uint64_t step = 512;
+  head = frame;
+  for (bool found = false; !found && head > 0;) {
+    // Up to and with `head`, backwards.
+    const std::uint64_t first = head + 1 - std::min(head + 1, step);
+    words_.resize(head + 1 - first);
+    if (const int error = frames_.flags(first, words_); error != 0) return error;
+    std::size_t i = words_.size() - 1;
+    while (i > 0 && is_tail(words_[i])) --i;
+    found = !is_tail(words_[i]);
+    head = first + i;
+    if (!found && head > 0) --head;
+  }
+  end = frame + 1;
+  while (true) {
+    words_.resize(step);
+    if (const int error = frames_.flags(end, words_); error != 0) return error;
+    const auto behind = std::ranges::find_if(words_, [](std::uint64_t flags) { return !is_tail(flags); });
+    end += static_cast<std::uint64_t>(behind - words_.begin());
+    if (behind != words_.end()) return 0;
+  }
+}
+
+Result<bool> Survey::is_alone(const Folio& folio, std::span<const Shared* const> pages) {
+  words_.resize(folio.end - folio.head);
+  if (const int error = frames_.mapped(folio.head, words_); error != 0)
+    return fail_errno("read", "/proc/kpagecount", error);
+  for (const std::size_t i : folio.pages) {
+    std::uint64_t& mapped = words_[pages[i]->frame - folio.head];
+    mapped -= std::min<std::uint64_t>(mapped, pages[i]->count);
+  }
+  return std::ranges::all_of(words_, [](std::uint64_t mapped) { return mapped == 0; });
 }
 
 Status Survey::finish_files() {
@@ -320,18 +457,34 @@ Status Survey::finish_files() {
       }
     }
     std::vector<bool> alone(pages.size(), false);
+    std::vector<std::uint64_t> slots = indices;
     const Rule& rule = rules_[group].rule;
-    if (rule.decision == MigrateDecision::exclusive || options_.own_pages_only) {
+    const bool to_be_alone = needs_to_be_alone(group);
+    if (to_be_alone) {
       auto known = exclusive(pages);
       if (!known) return tl::unexpected(known.error());
       alone = *std::move(known);
     }
+    if (!pages.empty() && (to_be_alone || interleaves(rule))) {
+      auto large = folios(pages);
+      if (!large) return tl::unexpected(large.error());
+      for (const Folio& folio : *large) {
+        const auto whole = to_be_alone ? is_alone(folio, pages) : Result<bool>(true);
+        if (!whole) return tl::unexpected(whole.error());
+        for (const std::size_t i : folio.pages) {
+          alone[i] = *whole;
+          // All go where the first would go.
+          const std::uint64_t offset = pages[i]->frame - folio.head;
+          slots[i] = indices[i] - std::min(indices[i], offset);
+        }
+      }
+    }
     for (std::size_t i = 0; i < pages.size(); ++i) {
       const Shared& page = *pages[i];
-      unsigned target = target_of_file_page(rule, pairing_, indices[i], page.node, alone[i]);
+      unsigned target = target_of_file_page(rule, pairing_, slots[i], page.node, alone[i]);
       // The kernel moves what several processes map for nobody who may not say so.
       if (options_.own_pages_only && (!alone[i] || page.count > 1)) target = page.node;
-      enter(page, target, true);
+      enter(page, target, indices[i], true);
       if (target == page.node && options_.leaving.contains(page.node)) stay(group, indices[i]);
     }
     blocks.clear();
@@ -353,9 +506,7 @@ Status Survey::finish_private() {
     alone = *std::move(known);
   }
   // The zero page, and memory of devices that no file shows: not private memory though no file's.
-  std::vector<std::size_t> order(pages.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::ranges::sort(order, {}, [&](std::size_t i) { return pages[i]->frame; });
+  const std::vector<std::size_t> order = by_frame(pages, true);
   std::vector<std::uint64_t> frames;
   frames.reserve(order.size());
   for (const std::size_t i : order) frames.push_back(pages[i]->frame);
@@ -376,22 +527,24 @@ Status Survey::finish_private() {
     const bool may = alone[i] && (!options_.own_pages_only || page.count == 1);
     const unsigned target =
         may ? target_of_private_page(rules_[page.group].rule, pairing_, page.node) : page.node;
-    enter(page, target, false);
+    enter(page, target, 0, false);
     if (target == page.node && options_.leaving.contains(page.node)) ++groups_[page.group].counts.forced;
   }
   private_.clear();
   return {};
 }
 
-void Survey::enter(const Shared& page, unsigned target, bool of_file) {
+void Survey::enter(const Shared& page, unsigned target, std::uint64_t index, bool of_file) {
   if (options_.not_to.contains(target)) target = page.node;
   account(page.group, page.mapping, page.node, target);
   if (target == page.node) return;
   move({.address = page.address,
         .frame = page.frame,
         .pages = 1,
+        .index = index,
         .process = page.process,
         .group = page.group,
+        .mapping = page.mapping,
         .source = page.node,
         .target = static_cast<std::uint16_t>(target),
         .of_file = of_file});

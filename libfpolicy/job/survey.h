@@ -59,8 +59,8 @@ struct Mapped {
 };
 
 /// Looks at each page of a job once. Memory: a word for each page that is looked at at a time; 32 bytes for
-/// each run of pages that go the same way; 40 bytes for each page that is mapped more than once, in blocks of
-/// 512 neighbours for those of files.
+/// each run of pages that go the same way; 40 bytes for each page that is mapped more than once or is
+/// interleaved, in blocks of 512 neighbours for those of files.
 class Survey {
  public:
   /// `groups` and `mappings` get their counts: of moved pages those that are to be moved. All outlive it;
@@ -98,11 +98,19 @@ class Survey {
     std::uint64_t address = 0;
     std::uint64_t frame = 0;
     std::uint64_t pages = 0;
+    std::uint64_t index = 0;  ///< in the file
     std::uint32_t process = 0;
     std::uint32_t group = 0;
+    std::uint32_t mapping = 0;
     std::uint16_t source = 0;
     std::uint16_t target = 0;
     bool of_file = false;
+  };
+  /// A large folio of which the job maps a part or all.
+  struct Folio {
+    std::uint64_t head = 0;  ///< frame
+    std::uint64_t end = 0;
+    std::vector<std::size_t> pages;  ///< those that the job maps: which of the pages that were asked for
   };
 
   void add_range(std::uint32_t process, sys::ProcessPages& pages, const Mapped& mapped, std::uint64_t start,
@@ -115,11 +123,24 @@ class Survey {
   Status finish_private();
   /// Which of them nobody outside the job maps.
   Result<std::vector<bool>> exclusive(std::span<const Shared* const> pages);
-  void enter(const Shared& page, unsigned target, bool of_file);
+  /// Which of them, in the order of their frames: `all`, or those that may have to move.
+  [[nodiscard]] std::vector<std::size_t> by_frame(std::span<const Shared* const> pages, bool all) const;
+  /// The large folios among them.
+  Result<std::vector<Folio>> folios(std::span<const Shared* const> pages);
+  int find_folio(std::uint64_t frame, std::uint64_t& head, std::uint64_t& end);
+  /// Nobody outside the job maps any of its pages.
+  Result<bool> is_alone(const Folio& folio, std::span<const Shared* const> pages);
+  [[nodiscard]] bool needs_to_be_alone(std::uint32_t group) const;
+  void enter(const Shared& page, unsigned target, std::uint64_t index, bool of_file);
   void stay(std::uint32_t group, std::uint64_t index);
   void account(std::uint32_t group, std::uint32_t mapping, unsigned node, unsigned target);
   void move(const Pending& page);
   void flush();
+  void flush_file(std::uint64_t pages);
+  /// Of the pending run, whose flags are in words_.
+  [[nodiscard]] std::uint64_t end_of_folio(std::uint64_t first, std::uint64_t pages) const;
+  /// Takes pages of the pending run out of the account again, to be decided at the end.
+  void defer(std::uint64_t offset, std::uint64_t pages);
   void append(std::uint64_t offset, std::uint64_t pages, std::uint64_t folio);
   void sort_stays();
 
@@ -143,6 +164,7 @@ class Survey {
   std::vector<std::uint64_t> words_;
   MoveRuns moves_;
   std::vector<StayRun> stays_;
+  bool finishing_ = false;
   int error_ = 0;
 };
 

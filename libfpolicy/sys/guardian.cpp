@@ -123,16 +123,24 @@ Result<Guardian> Guardian::start(int root_procs) {
   void* memory = ::mmap(nullptr, sizeof(Charges), PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return fail_errno("mmap", "");
+  // No signal to the caller's group reaches the guardian before it is ready for it.
+  sigset_t all;
+  sigset_t before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
   // A fork whose end sends no signal: the caller may be a program with children of its own.
   const auto pid = static_cast<pid_t>(::syscall(SYS_clone, 0UL, nullptr, nullptr, nullptr, nullptr));
   if (pid == 0) guard(theirs.get(), root_procs, *static_cast<Charges*>(memory));
   const int error = errno;
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   ::munmap(memory, sizeof(Charges));
   if (pid < 0) return fail_errno("clone", "", error);
   return Guardian(std::move(ours), pid);
 }
 
 Guardian::~Guardian() {
+  // Not closed alone: a child that the caller has forked meanwhile has it open as well.
+  if (socket_) ::shutdown(socket_.get(), SHUT_RDWR);
   socket_.reset();
   if (pid_ > 0) ::waitpid(pid_, nullptr, __WCLONE);
 }

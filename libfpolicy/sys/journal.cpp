@@ -12,16 +12,16 @@
 #include <utility>
 
 namespace fpolicy::sys {
+
 namespace {
 
-constexpr const char* directory = "/run/fpolicy";
 constexpr std::size_t longest = 16U << 20U;
 
 }  // namespace
 
-Result<Journal> Journal::open(const std::string& name) {
+Result<Journal> Journal::open(const std::string& name, const std::string& directory) {
   if (auto made = make_directory(directory, 0755); !made) return tl::unexpected(made.error());
-  const std::string path = std::string(directory) + "/migrate-" + name;
+  const std::string path = directory + "/migrate-" + name;
   while (true) {
     auto fd = lock_file(path);
     if (!fd && fd.error().code == EWOULDBLOCK) return fail(EBUSY, "the job is being moved already");

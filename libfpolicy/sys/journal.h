@@ -12,12 +12,12 @@
 
 namespace fpolicy::sys {
 
-/// How far the move of a job has come, in /run/fpolicy: for the run that finishes it should this one be
-/// killed. It also keeps two runs from one job.
+/// How far the move of a job has come, in a file: for the run that finishes it should this one be killed. It
+/// also keeps two runs from one job.
 class Journal {
  public:
   /// Error: EBUSY where a run is under way.
-  static Result<Journal> open(const std::string& name);
+  static Result<Journal> open(const std::string& name, const std::string& directory = "/run/fpolicy");
 
   /// Begins a run for `task`, or resumes one. Returns the nodes that the run which was cut short had emptied;
   /// none if it was for another task.

@@ -17,7 +17,10 @@ class PageHold {
   /// end of the file. Returns how many bytes are held. Pages that are not resident would be read in: name
   /// such as are mapped. Error: those of splice(2); EINVAL on filesystems that cannot (hugetlbfs).
   Result<std::uint64_t> hold(int fd, std::uint64_t offset, std::uint64_t length);
-  void release() { pipes_.clear(); }
+  void release() {
+    pipes_.clear();
+    full_ = true;
+  }
 
  private:
   struct Pipe {

@@ -225,15 +225,12 @@ Result<std::vector<MemoryPolicy>> parse_memory_policies(std::string_view text) {
     };
     if (!line) return malformed();
     if (!number<std::uint64_t>(cut(*line, ' '), 16)) return malformed();
-    // "prefer (many):0-1" has a space of its own.
-    const auto colon = line->find(':');
-    const auto space = line->find(' ');
-    std::size_t end = std::min(space, line->size());
-    if (line->starts_with("prefer (many)") && colon != std::string_view::npos) {
-      end = std::min(line->find(' ', colon), line->size());
-    } else if (colon == std::string_view::npos || colon > end) {
-      continue;  // "default", "local"
-    }
+    // Modes are words; two have a space of their own.
+    std::size_t mode = 0;
+    for (const std::string_view name : {"prefer (many)", "weighted interleave"})
+      if (line->starts_with(name)) mode = name.size();
+    const std::size_t end = std::min(line->find(' ', mode), line->size());
+    if (line->substr(0, end).find(':') == std::string_view::npos) continue;  // "default", "local"
     const std::string_view policy = line->substr(0, end);
     const auto nodes = NodeSet::parse(policy.substr(policy.rfind(':') + 1));
     if (!nodes) return malformed();

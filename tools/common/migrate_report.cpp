@@ -192,7 +192,6 @@ void report_failures(Command& command, const MigrateReport& report, const Migrat
 
 void report_refusal(Command& command, const Error& error) {
   std::string message = error.message;
-  if (error.code == ESRCH) message = "--pid: " + message;
   if (error.code == ENOSPC) message += " (--partial goes on all the same); nothing was moved";
   command.error(message);
 }

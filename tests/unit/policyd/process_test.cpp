@@ -96,6 +96,110 @@ TEST(ProcessStatus, MissingOrMalformedIsRefused) {
   }
 }
 
+TEST(ProcessStatus, StateAndParent) {
+  const std::string needed = "Uid:\t1\t1\t1\t1\nMems_allowed_list:\t0\n";
+  const auto status = parse_process_status("Name:\tState:\tZ\nState:\tT (stopped)\nPPid:\t4711\n" + needed);
+  ASSERT_TRUE(status) << status.error().message;
+  EXPECT_EQ(status->state, 'T');
+  EXPECT_EQ(status->parent, 4711);
+  const auto without = parse_process_status(needed);
+  ASSERT_TRUE(without);
+  EXPECT_EQ(without->state, '?');
+  EXPECT_EQ(without->parent, 0);
+  for (const char* bad : {"PPid:\tx\n", "PPid:\t\n", "PPid:\n", "PPid:\t99999999999\n", "PPid:\t1 \n"})
+    EXPECT_FALSE(parse_process_status(bad + needed)) << bad;
+  const auto empty = parse_process_status("State:\nState:\t\n" + needed);
+  ASSERT_TRUE(empty);
+  EXPECT_EQ(empty->state, '?');
+}
+
+TEST(Vmas, EveryKindInOrder) {
+  const auto vmas = parse_vmas(
+      "55ec537cf000-55ec537d1000 r--p 00002000 fe:00 247498                     /usr/bin/a b (deleted)\n"
+      "55ec7fd81000-55ec7fda2000 rw-p 00000000 00:00 0                          [heap]\n"
+      "7f1c2b273000-7f1c2b299000 rw-s 00000000 00:00 0 \n"
+      "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]\n");
+  ASSERT_TRUE(vmas) << vmas.error().message;
+  const std::vector<Vma> expected{{.start = 0x55ec537cf000,
+                                   .end = 0x55ec537d1000,
+                                   .permissions = "r--p",
+                                   .offset = 0x2000,
+                                   .device = makedev(0xfe, 0),
+                                   .inode = 247498,
+                                   .name = "/usr/bin/a b (deleted)"},
+                                  {.start = 0x55ec7fd81000,
+                                   .end = 0x55ec7fda2000,
+                                   .permissions = "rw-p",
+                                   .offset = 0,
+                                   .device = 0,
+                                   .inode = 0,
+                                   .name = "[heap]"},
+                                  {.start = 0x7f1c2b273000,
+                                   .end = 0x7f1c2b299000,
+                                   .permissions = "rw-s",
+                                   .offset = 0,
+                                   .device = 0,
+                                   .inode = 0,
+                                   .name = ""},
+                                  {.start = 0xffffffffff600000,
+                                   .end = 0xffffffffff601000,
+                                   .permissions = "--xp",
+                                   .offset = 0,
+                                   .device = 0,
+                                   .inode = 0,
+                                   .name = "[vsyscall]"}};
+  EXPECT_EQ(*vmas, expected);
+}
+
+TEST(Vmas, MalformedIsRefusedWithItsLine) {
+  for (const char* bad : {"1000-2000 r--p 00000000 08:01 7 /x", "1000-2000 r--p x 08:01 7 /x\n",
+                          "2000-1000 r--p 0 8:1 7\n", "1000-2000 r--pp 0 8:1 7 /x\n", "1000-2000\n", "\n",
+                          "1000-2000 r--p 0 8:1\n", "1000-2000 r--p 0 8:1 \n"}) {
+    const auto vmas = parse_vmas(std::string("1000-2000 r--p 0 8:1 7 /x\n") + bad);
+    ASSERT_FALSE(vmas) << bad;
+    EXPECT_EQ(vmas.error().code, EINVAL);
+    EXPECT_NE(vmas.error().message.find("line 2"), std::string::npos) << vmas.error().message;
+  }
+}
+
+TEST(MemoryPolicies, EachThatNamesNodesOnce) {
+  const auto policies = parse_memory_policies(
+      "55ec537cf000 default file=/usr/bin/a:0-1 mapped=2 N0=2 kernelpagesize_kB=4\n"
+      "7f0000000000 bind:0-1 anon=3 dirty=3 N0=3 kernelpagesize_kB=4\n"
+      "7f0000010000 local anon=1 N0=1\n"
+      "7f0000020000 interleave=static:0,2 anon=3\n"
+      "7f0000030000 bind:0-1\n"
+      "7f0000040000 prefer (many):1,3 anon=1\n"
+      "7f0000050000 prefer (many)=relative:0 anon=1\n"
+      "7f0000060000 weighted interleave:0-2 anon=1\n"
+      "7f0000070000 prefer:2 file=/weighted\\040interleave:7\n"
+      "7f0000080000 prefer\n"
+      "7f0000090000 bind=balancing:3 file=/x\n");
+  ASSERT_TRUE(policies) << policies.error().message;
+  const std::vector<MemoryPolicy> expected{
+      {.text = "bind:0-1", .nodes = {0, 1}, .mappings = 2},
+      {.text = "interleave=static:0,2", .nodes = {0, 2}, .mappings = 1},
+      {.text = "prefer (many):1,3", .nodes = {1, 3}, .mappings = 1},
+      {.text = "prefer (many)=relative:0", .nodes = {0}, .mappings = 1},
+      {.text = "weighted interleave:0-2", .nodes = {0, 1, 2}, .mappings = 1},
+      {.text = "prefer:2", .nodes = {2}, .mappings = 1},
+      {.text = "bind=balancing:3", .nodes = {3}, .mappings = 1},
+  };
+  EXPECT_EQ(*policies, expected);
+}
+
+TEST(MemoryPolicies, MalformedIsRefusedWithItsLine) {
+  EXPECT_TRUE(parse_memory_policies("").value().empty());
+  for (const char* bad :
+       {"7f0000000000 bind:0", "x bind:0\n", "\n", "7f0000000000\n", "7f0000000000 bind:\x01\n",
+        "7f0000000000 bind:0-\n", "7f0000000000 bind:9999 anon=1\n"}) {
+    const auto policies = parse_memory_policies(std::string("1000 default\n") + bad);
+    ASSERT_FALSE(policies) << bad;
+    EXPECT_EQ(policies.error().code, EINVAL);
+    EXPECT_NE(policies.error().message.find("line 2"), std::string::npos) << policies.error().message;
+  }
+}
+
 class CapturedProc : public testing::Test {
  protected:
   void SetUp() override {
