@@ -328,7 +328,7 @@ class Migration {
     const auto& sources = pairing_->order();
     std::vector<std::size_t> rank(NodeSet::max_nodes, sources.size());
     for (std::size_t i = 0; i < sources.size(); ++i) rank[sources[i]] = i;
-    const auto phase = [rank = std::move(rank)](const job::MoveRun& run) { return rank[run.source]; };
+    auto phase = [rank = std::move(rank)](const job::MoveRun& run) { return rank[run.source]; };
     std::ranges::stable_sort(moves, {}, [&](const job::MoveRun& run) {
       return std::tuple(phase(run), run.process, run.target, run.address);
     });

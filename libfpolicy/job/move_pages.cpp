@@ -15,7 +15,6 @@
 namespace fpolicy::job {
 namespace {
 
-using placement::Move;
 using placement::MoveOutcome;
 using placement::Mover;
 using placement::Moves;

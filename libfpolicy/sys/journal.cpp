@@ -65,6 +65,7 @@ bool Journal::parse(std::string_view text) {
     if (*entry == "end") return text.empty();
     std::uint64_t inode = 0;
     const char* const stop = entry->data() + entry->size();
+    // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): both ends are given
     const auto [end, error] = std::from_chars(entry->data(), stop, inode);
     if (error != std::errc{} || end == stop || *end != ' ') return false;
     const auto mems = NodeSet::parse(std::string_view(end + 1, static_cast<std::size_t>(stop - end) - 1));

@@ -32,7 +32,7 @@ Json nodes_json(const std::vector<std::uint64_t>& pages) {
 using Columns = std::vector<Column<MigrateGroup>>;
 
 Column<MigrateGroup> text_column(std::string name, std::string help, bool by_default, const char* key,
-                                 std::function<std::string(const MigrateGroup&)> text) {
+                                 const std::function<std::string(const MigrateGroup&)>& text) {
   return {.name = std::move(name),
           .help = std::move(help),
           .by_default = by_default,

@@ -24,6 +24,8 @@
 extern "C" {
 #endif
 
+/* NOLINTBEGIN(readability-identifier-naming): C has no namespaces, and its names are written so. */
+
 /* Flags of a move. What they mean is what migratejob's options mean; see migratejob(1). */
 enum fpolicy_migrate_flags {
   /* Of `pids`, their descendants too. */
@@ -135,6 +137,8 @@ FPOLICY_API void fpolicy_migrate_options_init(struct fpolicy_migrate_options* op
  * -ENOMEM; others of the calls that failed. */
 FPOLICY_API int fpolicy_migrate(const struct fpolicy_migrate_options* options,
                                 struct fpolicy_migrate_report* report, char* message, size_t message_size);
+
+/* NOLINTEND(readability-identifier-naming) */
 
 #ifdef __cplusplus
 }

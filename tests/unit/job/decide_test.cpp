@@ -362,7 +362,7 @@ TEST_F(MigrateRules, ARelativePlacementWithPrivate) {
 }
 
 TEST_F(MigrateRules, WithoutPolicyWhatIsTheJobsAloneFollows) {
-  MappedFile untagged;
+  const MappedFile untagged;
   MappedFile none = untagged;  // a rule that says none
   none.policy.emplace();
   none.policy->source = Source::rule;

@@ -79,7 +79,7 @@ class Caller {
     int ends[2];
     EXPECT_EQ(::pipe2(ends, O_CLOEXEC), 0);
     ready_ = Fd(ends[0]);
-    Fd write(ends[1]);
+    const Fd write(ends[1]);
     pid_ = ::fork();
     if (pid_ == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);

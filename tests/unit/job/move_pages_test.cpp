@@ -76,7 +76,7 @@ TEST_F(MovePages, NothingIsNothing) {
 }
 
 TEST_F(MovePages, AllInOneCall) {
-  FakeProcess& process = simple(5000);
+  const FakeProcess& process = simple(5000);
   const MoveResult result = move();
   EXPECT_EQ(result.moved, 5000U);
   EXPECT_FALSE(result.stopped);
@@ -100,7 +100,7 @@ TEST_F(MovePages, SeveralProcessesAndNodes) {
 }
 
 TEST_F(MovePages, CallsAreOfAtMost65536Folios) {
-  FakeProcess& process = simple(150'000);
+  const FakeProcess& process = simple(150'000);
   EXPECT_EQ(move().moved, 150'000U);
   EXPECT_EQ(process.largest_move, 65'536U);
   EXPECT_EQ(process.moves, 3U);
@@ -110,7 +110,7 @@ TEST_F(MovePages, CallsAreOfAtMost65536Folios) {
 TEST_F(MovePages, HugePagesGetOneAddressEach) {
   const auto huge = job.add_group();
   const auto process = job.add_process();
-  job.map(process, base, job.machine.add_folios(0, 1100, 512), 1100 * 512, huge);
+  job.map(process, base, job.machine.add_folios(0, 1100, 512), 1100UL * 512, huge);
   EXPECT_EQ(move().moved, 1100U * 512);
   EXPECT_EQ(job.raw[process]->largest_move, 512U) << "262,144 pages a call";
   EXPECT_EQ(job.raw[process]->moves, 3U);
@@ -120,8 +120,8 @@ TEST_F(MovePages, HugePagesGetOneAddressEach) {
 TEST_F(MovePages, AFolioLargerThanACall) {
   const auto huge = job.add_group();
   const auto process = job.add_process();
-  job.map(process, base, job.machine.add_folios(0, 2, 262'144), 2 * 262'144, huge);
-  job.map(process, base + 2 * 262'144 * page_size, job.machine.add(0, 3), 3, huge);
+  job.map(process, base, job.machine.add_folios(0, 2, 262'144), 2UL * 262'144, huge);
+  job.map(process, base + 2UL * 262'144 * page_size, job.machine.add(0, 3), 3, huge);
   options.bytes_per_second = std::uint64_t{1} << 45U;
   EXPECT_EQ(move().moved, 2U * 262'144 + 3);
   EXPECT_EQ(job.machine.most_migrated(), 1U);
@@ -174,7 +174,7 @@ TEST_F(MovePages, PagesThatAreBusyForAWhileMoveLater) {
 }
 
 TEST_F(MovePages, PagesThatStayBusyAreTold) {
-  FakeProcess& process = simple(3000);
+  const FakeProcess& process = simple(3000);
   for (const std::size_t i : {0U, 1500U, 2999U}) page(i).isolate_busy = -1;
   page(700).migrate_busy = -1;  // the call returns a positive number and says nothing of any page
   options.busy_retries = 3;
@@ -189,7 +189,7 @@ TEST_F(MovePages, PagesThatStayBusyAreTold) {
 TEST_F(MovePages, ABusyHugePageCountsWhole) {
   group = job.add_group();
   const auto folios = job.machine.add_folios(0, 3, 512);
-  job.map(job.add_process(), base, folios, 3 * 512, group);
+  job.map(job.add_process(), base, folios, 3UL * 512, group);
   job.machine.pages[folios + 512].migrate_busy = -1;
   options.busy_retries = 0;
   EXPECT_EQ(move().moved, 1024U);
@@ -197,7 +197,7 @@ TEST_F(MovePages, ABusyHugePageCountsWhole) {
 }
 
 TEST_F(MovePages, HostileMixturesEnd) {
-  FakeProcess& process = simple(2000);
+  const FakeProcess& process = simple(2000);
   for (std::size_t i = 0; i < 2000; i += 2) page(i).isolate_busy = page(i).migrate_busy = -1;
   move();
   EXPECT_GE(counts().busy, 1000U);
@@ -264,7 +264,7 @@ TEST_F(MovePages, AFullNodeFailsWhatIsLeft) {
 }
 
 TEST_F(MovePages, AFullNodeIsNotAskedAgain) {
-  FakeProcess& process = simple(300'000);
+  const FakeProcess& process = simple(300'000);
   job.map(0, base + (1U << 31U), job.machine.add(1, 100), 100, group);
   job.machine.free_pages[2] = 10;
   const MoveResult result = move();
@@ -277,7 +277,7 @@ TEST_F(MovePages, ANodeWithoutRoomForHugePagesTakesSmallOnes) {
   group = job.add_group();
   const auto process = job.add_process();
   job.machine.no_large.insert(2);
-  job.map(process, base, job.machine.add_folios(0, 4, 512), 4 * 512, group);
+  job.map(process, base, job.machine.add_folios(0, 4, 512), 4UL * 512, group);
   job.map(process, base + 4096 * page_size, job.machine.add(0, 100), 100, group);
   job.map(process, base + 8192 * page_size, job.machine.add_folios(1, 1, 512), 512, group);
   const MoveResult result = move();

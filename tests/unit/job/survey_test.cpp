@@ -18,7 +18,6 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
-using ::testing::SizeIs;
 
 constexpr std::uint64_t page_size = FakeMachine::page_size;
 constexpr std::uint64_t base = 0x7f0000000000;
@@ -146,7 +145,7 @@ TEST_F(SurveyTest, SharedFilesOfTwoGroupsAreKeptApart) {
     const auto process = job.add_process();
     // Page by page in turn, so that what was looked at last is always another.
     for (unsigned page = 0; page < 4; ++page) {
-      job.map(process, base + 2 * page * page_size, first + page, 1, one, page);
+      job.map(process, base + 2UL * page * page_size, first + page, 1, one, page);
       job.map(process, base + (2 * page + 1) * page_size, second + page, 1, two, page);
     }
   }
@@ -254,7 +253,7 @@ TEST_F(SurveyTest, DirectAccessSkipsFilePagesAndMovesCopies) {
 TEST_F(SurveyTest, HugePagesMoveWhole) {
   const auto group = job.add_group();
   const auto process = job.add_process();
-  job.map(process, base, job.machine.add_folios(0, 3, 512), 3 * 512, group);
+  job.map(process, base, job.machine.add_folios(0, 3, 512), 3UL * 512, group);
   EXPECT_THAT(survey(), ElementsAre(Part(0, 0, 1536, 512, 0, 2)));
   EXPECT_LE(job.machine.flags_read, 6U) << "a word for each huge page is enough";
 }
@@ -481,8 +480,8 @@ TEST_F(SurveyTest, NothingGoesWhereItMayNotYet) {
   job.map(process, base + 5 * page_size, job.machine.add(1, 5), 5, group);
   for (unsigned node = 0; node < 2; ++node) {
     const auto pages = job.machine.add(node, 3, true);
-    job.map(process, base + (10 + 3 * node) * page_size, pages, 3, file, 3 * node);
-    job.map(other, base + (10 + 3 * node) * page_size, pages, 3, file, 3 * node);
+    job.map(process, base + (10 + 3UL * node) * page_size, pages, 3, file, 3UL * node);
+    job.map(other, base + (10 + 3UL * node) * page_size, pages, 3, file, 3UL * node);
   }
   EXPECT_THAT(survey({.leaving = {}, .not_to = {0, 1}, .own_pages_only = false}),
               testing::UnorderedElementsAre(Part(0, 5, 5, 1, 1, 2), Part(0, 13, 3, 1, 1, 2)));
