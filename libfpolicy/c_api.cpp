@@ -140,7 +140,8 @@ fpolicy_migrate_report to_c(const MigrateReport& report) {
           .plan_seconds = report.plan_seconds,
           .moving_seconds = report.moving_seconds,
           .frozen_seconds = report.frozen_seconds,
-          .stopped = report.stopped ? 1 : 0};
+          .stopped = report.stopped ? 1 : 0,
+          .failed = report.failure.empty() ? 0 : 1};
 }
 
 /// A caller that knows more fields than we gets zeros there.
@@ -161,6 +162,7 @@ int run(const fpolicy_migrate_options* options, fpolicy_migrate_report* report, 
     text = done.error().message;
     return done.error().code > 0 ? -done.error().code : -EIO;
   }
+  text = done->failure;
   for (const std::string& note : done->notes) text += (text.empty() ? "" : "\n") + note;
   if (report != nullptr) give(to_c(*done), report);
   return 0;

@@ -102,7 +102,7 @@ class Migration {
     if (mappings_.processes().empty() && !job_.pids.empty())
       return fail(ESRCH, "none of these processes exists");
     // An empty cgroup is nobody's: not to be frozen on the word of others.
-    if (mappings_.processes().empty() && options_.owner) return fail(ESRCH, "no process is in this cgroup");
+    if (mappings_.processes().empty() && options_.owner) return fail(ENOENT, "no process is in this cgroup");
     return {};
   }
 

@@ -115,6 +115,7 @@ struct fpolicy_migrate_report {
   double moving_seconds;
   double frozen_seconds; /* 0 where the job ran on */
   int stopped;           /* by `progress` */
+  int failed; /* the work ended before its end, though pages had moved by then: the message says why */
 };
 
 /* Sets every field to its default; call it first. `size`: sizeof *options. */
@@ -125,9 +126,9 @@ FPOLICY_API void fpolicy_migrate_options_init(struct fpolicy_migrate_options* op
  * CAP_KILL. A job that was frozen or stopped goes on whatever happens to the caller.
  *
  * `report`: its `size` set by the caller; may be NULL. It is filled in only where 0 is returned; that some
- * pages are busy or have failed is no error, but told there. `message`: gets a text, cut to `message_size`
- * bytes with its NUL; of an error why, of success what is worth knowing (a line for each note), or "". May be
- * NULL with size 0.
+ * pages are busy or have failed, or that the rest failed when pages had moved, is no error, but told there.
+ * `message`: gets a text, cut to `message_size` bytes with its NUL; of an error why, of success what is worth
+ * knowing (a line for each note), or "". May be NULL with size 0.
  *
  * Errors, with nothing moved: -EINVAL sets or options that are wrong or contradict each other; -EPERM no
  * privilege, or a process that is not `owner`'s; -ENOENT no such cgroup; -ESRCH none of the processes exists;

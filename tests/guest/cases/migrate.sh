@@ -184,7 +184,7 @@ same_place() { diff "$1" "$2" >&2 || fail "$3"; }
 # tell [REPORT]: what a report (by default what expect_status has left) says, in the array told: "moved_pages", "PATH decision",
 # "KIND moved_pages", counts by node as "0:1,2:3". Once for all, since jq takes half a second to start here. "foretold" is
 # what a plan and its run must have in common; where the kernel puts pages that it is forced to take along is not among it.
-declare -A told
+declare -A told=()
 tell() {
   local line
   told=()

@@ -53,6 +53,7 @@ MigrateReport full_report() {
   report.cpuset_before = "0-1";
   report.cpuset_after = "2-3";
   report.stopped = true;
+  report.failure = "write cpuset.mems: No space left on device";
   report.notes = {"one", "two\n"};
   return report;
 }
