@@ -169,24 +169,22 @@ class Migration {
     auto journal = sys::Journal::open(journal_name());
     if (!journal) return tl::unexpected(journal.error());
     pairing_.emplace(options_.from, options_.to, resumed(*journal));
-    if (options_.set_cpuset) {
-      if (auto opened = open_cpusets(); !opened) return opened;
-      cpusets_->remember(*journal);
-    } else if (auto allowed = check_allowed(); !allowed) {
-      return allowed;
-    }
     report_.plan_seconds = seconds_since(began);
     auto done = [&]() -> Status {
-      if (cpusets_) {
+      if (options_.set_cpuset) {
+        if (auto opened = open_cpusets(); !opened) return opened;
+        cpusets_->remember(*journal);
         if (auto widened = widen(); !widened) return widened;
+      } else if (auto allowed = check_allowed(); !allowed) {
+        return allowed;
       }
       if (options_.pre_copy) {
         if (auto quiet = move_quiet(); !quiet) return quiet;
       }
       return halt_and_move(*journal);
     }();
-    if (!done && !begun_ && cpusets_) (void)cpusets_->restore();
     if (!done && !has_moved()) {
+      if (cpusets_) (void)cpusets_->restore();
       // As if there had been no run; one that was to be finished still is.
       if (!journal->is_resumed() || options_.owner) journal->finish();
       return done;
@@ -361,18 +359,25 @@ class Migration {
     return !options_.progress || options_.progress({.phase = phase, .done_pages = done, .all_pages = all});
   }
 
+  /// The page is on another node, as far as its frame tells.
+  [[nodiscard]] bool is_astray(sys::PageEntry entry, unsigned target) const {
+    if (!entry.present()) return false;
+    const auto range = std::ranges::upper_bound(topology_.frames, entry.frame(), {}, &PfnRange::end);
+    return range != topology_.frames.end() && entry.frame() >= range->first && range->node != target;
+  }
+
   void verify(const job::MoveRuns& moves) {
+    constexpr std::uint64_t most_entries = 65536;
     std::uint64_t misplaced = 0;
     std::vector<sys::PageEntry> entries;
     for (const job::MoveRun& run : moves) {
-      progress(Phase::verify, 0, 0);
-      entries.resize(run.pages);
-      if (mappings_.pages()[run.process]->entries(run.address, entries) != 0) continue;
-      for (std::size_t i = 0; i < entries.size(); ++i) {
-        if (!entries[i].present()) continue;
-        const auto range = std::ranges::upper_bound(topology_.frames, entries[i].frame(), {}, &PfnRange::end);
-        const bool known = range != topology_.frames.end() && entries[i].frame() >= range->first;
-        if (known && range->node != run.target) ++misplaced;
+      // A run may be of a terabyte.
+      for (std::uint64_t first = 0; first < run.pages; first += entries.size()) {
+        progress(Phase::verify, 0, 0);
+        entries.resize(std::min<std::uint64_t>(run.pages - first, most_entries));
+        if (mappings_.pages()[run.process]->entries(run.address + first * page_size_, entries) != 0) break;
+        misplaced += static_cast<std::uint64_t>(std::ranges::count_if(
+            entries, [&](sys::PageEntry entry) { return is_astray(entry, run.target); }));
       }
     }
     report_.misplaced = misplaced;

@@ -22,6 +22,23 @@ namespace {
 
 enum Message : char { stop_message = 'S', freeze_message = 'F', alive_message = 'A', done_message = 'D' };
 
+/// A message of one byte, and room for a descriptor beside it.
+struct Letter {
+  explicit Letter(char text = 0) : what(text) {
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+  }
+  Letter(const Letter&) = delete;
+  Letter& operator=(const Letter&) = delete;
+
+  char what;
+  iovec data{&what, 1};
+  alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{};
+};
+
 /// What the guardian remembers. Mapped before the fork: afterwards it asks for no memory.
 struct Charges {
   static constexpr std::size_t most = 1U << 20U;
@@ -34,27 +51,20 @@ struct Charges {
 
 /// Takes one message. False: the caller is gone, or has said that it is done (`done`).
 bool take(int socket, Charges& charges, bool& done) {
-  char what = 0;
-  iovec data{&what, 1};
-  alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  const ssize_t count = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  Letter letter;
+  const ssize_t count = ::recvmsg(socket, &letter.message, MSG_CMSG_CLOEXEC);
   if (count < 0 && errno == EINTR) return true;
   if (count <= 0) return false;
-  if (what == done_message) {
+  if (letter.what == done_message) {
     done = true;
     return false;
   }
-  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  const cmsghdr* header = CMSG_FIRSTHDR(&letter.message);
   if (header != nullptr && header->cmsg_type == SCM_RIGHTS && charges.count < Charges::most) {
     int fd = -1;
     std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
     charges.each[charges.count].fd = fd;
-    charges.each[charges.count].what = what;
+    charges.each[charges.count].what = letter.what;
     ++charges.count;
   }
   return true;
@@ -146,19 +156,13 @@ Guardian::~Guardian() {
 }
 
 Status Guardian::tell(char what, int fd) {
-  iovec data{&what, 1};
-  alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  Letter letter(what);
+  cmsghdr* const header = CMSG_FIRSTHDR(&letter.message);
   header->cmsg_level = SOL_SOCKET;
   header->cmsg_type = SCM_RIGHTS;
   header->cmsg_len = CMSG_LEN(sizeof fd);
   std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  while (::sendmsg(socket_.get(), &message, MSG_NOSIGNAL) < 0) {
+  while (::sendmsg(socket_.get(), &letter.message, MSG_NOSIGNAL) < 0) {
     // Descriptors on their way are counted: the guardian takes them in.
     if (errno == ETOOMANYREFS) {
       ::usleep(1000);
