@@ -35,7 +35,7 @@ bool shows_the_kernel(std::uint64_t type) {
   }
 }
 
-/// The processes of these processes and threads: a threaded cgroup names threads only.
+/// The processes of these processes and threads.
 std::set<pid_t> leaders(const std::set<pid_t>& pids, const std::string& root) {
   std::set<pid_t> leaders;
   for (const pid_t pid : pids) {
@@ -89,7 +89,6 @@ Result<std::vector<pid_t>> list_job(const Job& job, const CgroupTree* tree, cons
           return true;
         });
     if (!walked) return tl::unexpected(walked.error());
-    pids = leaders(pids, root);
   } else {
     pids.insert(job.pids.begin(), job.pids.end());
     if (job.descendants) {
@@ -135,18 +134,26 @@ Status Mappings::read(const std::vector<pid_t>& pids, const std::string& root) {
       return refreshed;
     }
   }
-  if (options_.max_processes > 0 && pids.size() > options_.max_processes)
-    return fail(E2BIG, fmt::format("the job has {} processes, and {} are allowed", pids.size(),
-                                   options_.max_processes));
-  for (const pid_t pid : pids) {
-    auto process = Process::open(pid, root);
+  std::set<pid_t> seen;
+  for (const pid_t named : pids) {
+    auto process = Process::open(named, root);
     if (!process) continue;
+    auto status = process->status();
+    if (!status) continue;
+    const pid_t pid = status->leader > 0 ? status->leader : named;
+    if (!seen.insert(pid).second) continue;
+    if (options_.max_processes > 0 && seen.size() > options_.max_processes)
+      return fail(E2BIG, fmt::format("the job has more than {} processes", options_.max_processes));
+    if (pid != named) {
+      process = Process::open(pid, root);
+      if (!process) continue;
+      status = process->status();
+      if (!status) continue;
+    }
     if (auto owned = check_owner(*process, options_.owner); !owned) {
       if (owned.error().code == ESRCH) continue;
       return owned;
     }
-    const auto status = process->status();
-    if (!status) continue;
     const auto vmas = process->vmas();
     if (!vmas) {
       if (vmas.error().code == ESRCH) continue;

@@ -22,8 +22,8 @@ namespace fpolicy::job {
 /// Error: EPERM where the process is not wholly the user's (MigrateOptions::owner); ESRCH.
 Status check_owner(const Process& process, const std::optional<uid_t>& owner);
 
-/// The processes of a job now, each once, and its caller refused. Error: ENOENT, ESRCH; EINVAL where the
-/// caller is itself one of them.
+/// The processes of a job now, and its caller refused; of a threaded cgroup its threads. Error: ENOENT,
+/// ESRCH; EINVAL where the caller is itself one of them.
 Result<std::vector<pid_t>> list_job(const Job& job, const CgroupTree* tree, const std::string& root);
 
 /// Groups of mappings, with rules that are asked for once for each file: the first time before the job is

@@ -12,6 +12,10 @@ namespace fpolicy::job {
 namespace {
 
 constexpr std::size_t pages_at_a_time = 65536;
+// Mappings of a program and its libraries lie side by side: one call for those of this size that are this
+// close.
+constexpr std::uint64_t small_pages = 1024;
+constexpr std::uint64_t close_pages = 64;
 constexpr std::uint64_t huge = 512;  // pages of a huge page on x86; folios of other sizes are found as well
 
 constexpr bool has(std::uint64_t flags, unsigned bit) {
@@ -78,19 +82,43 @@ Survey::Survey(sys::PageFrames& frames, const Topology& topology, const NodePair
 Survey::~Survey() = default;
 
 Status Survey::add(std::uint32_t process, sys::ProcessPages& pages, std::span<const Mapped> mapped) {
+  std::vector<const Mapped*> small;  // that are not read yet
   for (const Mapped& mapping : mapped) {
     const Rule& rule = rules_[mapping.group].rule;
     if (rule.decision == MigrateDecision::skip && rule.private_stays) continue;
-    const int error = pages.present(mapping.start, mapping.end, [&](std::uint64_t start, std::uint64_t end) {
-      add_range(process, pages, mapping, start, end);
-    });
-    if (error != 0 && error_ == 0) error_ = error;
-    // A process that ends meanwhile has no pages any more.
-    if (error_ == ESRCH) error_ = 0;
-    if (error_ != 0) return fail_errno("read", "pagemap", error_);
+    const bool is_small = mapping.end - mapping.start <= small_pages * page_size_;
+    if (!small.empty() && (!is_small || mapping.start - small.back()->end > close_pages * page_size_ ||
+                           mapping.end - small.front()->start > pages_at_a_time * page_size_))
+      add_small(process, pages, small);
+    if (is_small) {
+      small.push_back(&mapping);
+    } else {
+      const int error = pages.present(
+          mapping.start, mapping.end,
+          [&](std::uint64_t start, std::uint64_t end) { add_range(process, pages, mapping, start, end); });
+      if (error != 0 && error_ == 0) error_ = error;
+    }
+    if (error_ != 0) break;
   }
+  if (!small.empty() && error_ == 0) add_small(process, pages, small);
+  // A process that ends meanwhile has no pages any more.
+  if (error_ == ESRCH) error_ = 0;
+  if (error_ != 0) return fail_errno("read", "pagemap", error_);
   flush();
   return {};
+}
+
+void Survey::add_small(std::uint32_t process, sys::ProcessPages& pages, std::vector<const Mapped*>& small) {
+  const std::uint64_t start = small.front()->start;
+  entries_.resize((small.back()->end - start) / page_size_);
+  error_ = pages.entries(start, entries_);
+  for (const Mapped* mapping : small) {
+    if (error_ != 0) break;
+    add_entries(process, pages, *mapping, mapping->start,
+                std::span(entries_).subspan((mapping->start - start) / page_size_,
+                                            (mapping->end - mapping->start) / page_size_));
+  }
+  small.clear();
 }
 
 void Survey::add_range(std::uint32_t process, sys::ProcessPages& pages, const Mapped& mapped,
@@ -99,22 +127,27 @@ void Survey::add_range(std::uint32_t process, sys::ProcessPages& pages, const Ma
     const std::size_t count = std::min<std::uint64_t>((end - from) / page_size_, pages_at_a_time);
     entries_.resize(count);
     error_ = pages.entries(from, entries_);
-    for (std::size_t i = 0; i < count && error_ == 0; ++i) {
-      const sys::PageEntry entry = entries_[i];
-      if (!entry.present()) continue;
-      if (entry.frame() == 0) {
-        error_ = EPERM;
-        return;
-      }
-      const std::uint64_t address = from + i * page_size_;
-      const int node = node_of(entry.frame(), address, pages);
-      if (node < 0) {
-        ++groups_[mapped.group].counts.skipped;
-        continue;
-      }
-      add_page(process, mapped, address, entry, static_cast<unsigned>(node));
-    }
+    if (error_ == 0) add_entries(process, pages, mapped, from, entries_);
     from += count * page_size_;
+  }
+}
+
+void Survey::add_entries(std::uint32_t process, sys::ProcessPages& pages, const Mapped& mapped,
+                         std::uint64_t start, std::span<const sys::PageEntry> entries) {
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const sys::PageEntry entry = entries[i];
+    if (!entry.present()) continue;
+    if (entry.frame() == 0) {
+      error_ = EPERM;
+      return;
+    }
+    const std::uint64_t address = start + i * page_size_;
+    const int node = node_of(entry.frame(), address, pages);
+    if (node < 0) {
+      ++groups_[mapped.group].counts.skipped;
+      continue;
+    }
+    add_page(process, mapped, address, entry, static_cast<unsigned>(node));
   }
 }
 

@@ -115,6 +115,11 @@ class Survey {
 
   void add_range(std::uint32_t process, sys::ProcessPages& pages, const Mapped& mapped, std::uint64_t start,
                  std::uint64_t end);
+  /// Mappings close to each other, and forgets them.
+  void add_small(std::uint32_t process, sys::ProcessPages& pages, std::vector<const Mapped*>& small);
+  /// Of pages from `start` on.
+  void add_entries(std::uint32_t process, sys::ProcessPages& pages, const Mapped& mapped, std::uint64_t start,
+                   std::span<const sys::PageEntry> entries);
   void add_page(std::uint32_t process, const Mapped& mapped, std::uint64_t address, sys::PageEntry entry,
                 unsigned node);
   int node_of(std::uint64_t frame, std::uint64_t address, sys::ProcessPages& pages);

@@ -175,18 +175,18 @@ Result<std::optional<std::vector<FileMapping>>> query_mappings(int maps) {
 /// Gives each line to `take` until `full`.
 template <class Take, class Full>
 Status read_lines(int maps, const Take& take, const Full& full) {
-  constexpr std::size_t piece = 64U << 10U;
+  // The kernel gives a page at a time.
+  std::array<char, 8192> piece;  // NOLINT: not worth clearing for each process
   // A name has at most PATH_MAX bytes, of which each newline becomes four.
   constexpr std::size_t longest_line = 4 * 4096 + 128;
   std::string text;
   std::size_t line = 0;
   while (!full()) {
-    const std::size_t kept = text.size();
-    if (kept > longest_line) return fail(EINVAL, fmt::format("maps line {}: too long", line + 1));
-    text.resize(kept + piece);
-    const ssize_t count = ::read(maps, text.data() + kept, piece);
-    if (count < 0 && errno != EINTR) return fail_errno("read", "maps");
-    text.resize(kept + static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+    if (text.size() > longest_line) return fail(EINVAL, fmt::format("maps line {}: too long", line + 1));
+    const ssize_t count = ::read(maps, piece.data(), piece.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return fail_errno("read", "maps");
+    text.append(piece.data(), static_cast<std::size_t>(count));
     if (count == 0) {
       if (!text.empty()) return fail(EINVAL, fmt::format("maps line {}: not ended", line + 1));
       break;

@@ -230,7 +230,7 @@ Result<std::unique_ptr<ProcessPages>> open_process_pages(const Process& process,
     return fail_errno("open", fmt::format("/proc/{}/{}", process.pid(), name),
                       errno == ENOENT ? ESRCH : errno);
   };
-  Fd directory(::openat(process.fd(), ".", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  Fd directory(::fcntl(process.fd(), F_DUPFD_CLOEXEC, 0));
   if (!directory) return fail_open("");
   Fd pagemap(::openat(process.fd(), "pagemap", O_RDONLY | O_CLOEXEC));
   if (!pagemap) return fail_open("pagemap");

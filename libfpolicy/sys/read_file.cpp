@@ -6,25 +6,23 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
+#include <cerrno>
+
 namespace fpolicy::sys {
 
 Result<std::string> read_file(int directory, const std::string& path, std::size_t limit) {
   const Fd fd(::openat(directory, path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return fail_errno("open", path);
   std::string text;
+  std::array<char, 16384> piece;  // NOLINT: not worth clearing for each of many small files
   while (true) {
-    constexpr std::size_t step = 16384;
-    const std::size_t used = text.size();
-    if (used > limit) return fail_errno("read", path, EFBIG);
-    text.resize(used + step);
-    const ssize_t count = ::read(fd.get(), text.data() + used, step);
-    if (count < 0 && errno == EINTR) {
-      text.resize(used);
-      continue;
-    }
+    if (text.size() > limit) return fail_errno("read", path, EFBIG);
+    const ssize_t count = ::read(fd.get(), piece.data(), piece.size());
+    if (count < 0 && errno == EINTR) continue;
     if (count < 0) return fail_errno("read", path);
-    text.resize(used + static_cast<std::size_t>(count));
     if (count == 0) break;
+    text.append(piece.data(), static_cast<std::size_t>(count));
   }
   if (text.size() > limit) return fail_errno("read", path, EFBIG);
   return text;

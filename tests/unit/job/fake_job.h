@@ -183,6 +183,7 @@ class FakeProcess : public sys::ProcessPages {
 
   int entries(std::uint64_t address, std::span<sys::PageEntry> entries) override {
     const std::scoped_lock lock(machine_.mutex);
+    ++reads;
     longest_read = std::max(longest_read, entries.size());
     entries_read += entries.size();
     if (entries_error != 0) return entries_error;
@@ -302,6 +303,7 @@ class FakeProcess : public sys::ProcessPages {
   bool scans = true;
   std::function<void()> before_move;  ///< called with the machine locked
 
+  unsigned reads = 0;
   std::size_t longest_read = 0;
   std::uint64_t entries_read = 0;
   unsigned locates = 0;

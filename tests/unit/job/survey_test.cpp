@@ -85,6 +85,23 @@ TEST_F(SurveyTest, SparseRangesAreJoinedOnlyWhereAddressesMeet) {
   EXPECT_EQ(job.raw[process]->entries_read, 6U) << "what is not there is not read";
 }
 
+TEST_F(SurveyTest, SmallMappingsCloseToEachOtherAreReadTogether) {
+  const auto group = job.add_group();
+  const auto other = job.add_group();
+  const auto process = job.add_process();
+  job.map(process, base, job.machine.add(0, 2), 2, group);
+  job.map(process, base + 2 * page_size, job.machine.add(2, 3), 3, other);
+  job.map(process, base + 20 * page_size, job.machine.add(0, 1), 1, group);
+  job.map(process, base + 1000 * page_size, job.machine.add(0, 2), 2, group);
+  // What is in no mapping may have come since they were listed: it is looked at by nobody.
+  job.raw[process]->map(base + 10 * page_size, job.machine.add(0, 1), 1);
+  EXPECT_THAT(survey(),
+              ElementsAre(Part(0, 0, 2, 1, 0, 2), Part(0, 20, 1, 1, 0, 2), Part(0, 1000, 2, 1, 0, 2)));
+  EXPECT_EQ(job.raw[process]->reads, 2U);
+  EXPECT_EQ(job.raw[process]->entries_read, 23U);
+  EXPECT_EQ(job.groups[other].counts.stayed, 3U);
+}
+
 TEST_F(SurveyTest, WithoutScanEachWordIsReadInPieces) {
   const auto group = job.add_group();
   const auto process = job.add_process();
@@ -553,6 +570,8 @@ TEST_F(SurveyTest, AProcessThatEndsMeanwhileIsNoFault) {
     job.map(process, base, job.machine.add(0, 2), 2, group);
     job.map(process, base + 8 * page_size, job.machine.add(0, 2), 2, group);
   }
+  job.add_mapping(0, base + 4096 * page_size, 2048, group);
+  job.raw[0]->die();
   job.raw[0]->present_error = ESRCH;
   job.raw[1]->entries_error = ESRCH;
   EXPECT_THAT(survey(), ElementsAre(Part(2, 0, 2, 1, 0, 2), Part(2, 8, 2, 1, 0, 2)));
@@ -584,6 +603,7 @@ TEST_F(SurveyTest, WhatCannotBeReadIsAFault) {
   job.raw[process]->entries_error = EIO;
   EXPECT_EQ(job.survey(pairing).error().code, EIO);
   job.raw[process]->entries_error = 0;
+  job.add_mapping(process, base + 4096 * page_size, 2048, group);
   job.raw[process]->present_error = EIO;
   EXPECT_EQ(job.survey(pairing).error().code, EIO);
 }
