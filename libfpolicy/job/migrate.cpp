@@ -337,9 +337,12 @@ class Migration {
     std::uint64_t pages = 0;
     for (const job::MoveRun& run : runs) pages += run.pages;
     job::MoveOptions options;
-    const unsigned processors = std::max(std::thread::hardware_concurrency(), 1U);
+    // Others have work to do, too; and where a processor is shared (a hyperthread, a virtual machine's),
+    // threads wait for each other's locks from half of them on.
     constexpr unsigned most_threads = 8;
-    options.threads = options_.threads > 0 ? options_.threads : std::min(processors, most_threads);
+    options.threads = options_.threads > 0
+                          ? options_.threads
+                          : std::clamp(std::thread::hardware_concurrency() / 2, 1U, most_threads);
     options.bytes_per_second = options_.bytes_per_second;
     options.busy_retries = phase == Phase::quiet ? 0 : options_.busy_retries;
     options.page_size = page_size_;

@@ -116,7 +116,8 @@ plan >/dev/null
 for ((i = 0; i < rounds; i++)); do
   cpu_ms plan >>$scratch/plan
   cpu_ms migratejob --version >>$scratch/start
-  plan | jq -c '{plan_seconds}' >>$scratch/plans
+  plan >$scratch/planned
+  jq -c '{plan_seconds}' $scratch/planned >>$scratch/plans
 done
 awk -v all="$(median <$scratch/plan)" -v start="$(median <$scratch/start)" -v told="$(told '.plan_seconds * 1000' plans)" \
   -v vmas="$vmas" 'BEGIN {

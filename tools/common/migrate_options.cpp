@@ -105,7 +105,7 @@ void MigrateArguments::add_to(CLI::App& app) {
   app.add_flag("--pre-copy", migrate.pre_copy, "Move what can be moved before the job is frozen")
       ->excludes(no_freeze);
   app.add_option("-j,--threads", migrate.threads,
-                 "Threads that move pages (default: one a processor, at most 8)")
+                 "Threads that move pages (default: one for two processors, at most 8)")
       ->type_name("N")
       ->check(CLI::Range(1, 1024));
   app.add_option("--max-mbps", mebibytes_per_second_, "Move at most so many MiB a second")

@@ -169,7 +169,7 @@ struct FPOLICY_API MigrateOptions {
   /// theirs. 0: no limit.
   std::size_t max_processes = 0;
   std::size_t max_mappings = 0;
-  unsigned threads = 0;                ///< 0: as many as processors, at most 8
+  unsigned threads = 0;                ///< 0: half as many as processors, at most 8
   std::uint64_t bytes_per_second = 0;  ///< 0: no limit
   unsigned busy_retries = 5;
   /// Called now and then by the calling thread; false stops: what is not moved stays, the job is thawed.
