@@ -101,7 +101,7 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
     return reader.error_at(error.source(), error.description());
   }
   Config config;
-  reader.refuse_others(root, {"enforcement", "user_tags", "rules"});
+  reader.refuse_others(root, {"enforcement", "user_tags", "pin", "rules"});
   if (const toml::table* table = reader.section(root, "enforcement")) {
     reader.refuse_others(*table, {"bandwidth_mib", "threads", "first_retry_seconds", "longest_retry_seconds",
                                   "walk_files_per_second"});
@@ -121,6 +121,12 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
     reader.boolean(*table, "honoured", config.user_tags);
     reader.whole(*table, "budget_mib_per_minute", 0, 1U << 26U,
                  [&](auto value) { config.user_budget_mib = value; });
+  }
+  if (const toml::table* table = reader.section(root, "pin")) {
+    reader.refuse_others(*table, {"max_bytes"});
+    // A PiB.
+    reader.whole(*table, "max_bytes", 0, std::uint64_t{1} << 50U,
+                 [&](auto value) { config.pin_max_bytes = value; });
   }
   if (const toml::table* table = reader.section(root, "rules")) {
     reader.refuse_others(*table, {"directory"});

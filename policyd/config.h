@@ -21,7 +21,8 @@ struct Config {
   std::chrono::seconds longest_retry{10};
   std::uint64_t walk_files_per_second = 20'000;
   bool user_tags = true;
-  std::uint64_t user_budget_mib = 1024;  ///< MiB a minute, for each user
+  std::uint64_t user_budget_mib = 1024;                     ///< MiB a minute, for each user
+  std::uint64_t pin_max_bytes = std::uint64_t{256} << 20U;  ///< of pages that pins hold
   std::string rules_directory = "/etc/fpolicy/rules.d";
 
   friend bool operator==(const Config&, const Config&) = default;

@@ -215,6 +215,12 @@ Status Daemon::open_socket() {
                                                          .queue = &enforcing_->queue(),
                                                          .mounts = &*enforcer_mounts_},
                                          config_);
+  if (enforcer_->pins().fd() >= 0) {
+    auto source =
+        loop_->watch(enforcer_->pins().fd(), EPOLLIN, [this](auto) { enforcer_->schedule_changed_pins(); });
+    if (!source) return tl::unexpected(source.error());
+    sources_.push_back(std::move(*source));
+  }
   migrations_ = std::make_unique<Migrations>();
   methods_ = std::make_unique<Methods>(Methods::Parts{.loop = loop_.get(),
                                                       .enforcer = enforcer_.get(),

@@ -40,6 +40,9 @@ constexpr std::size_t most_counted = 4096;
 /// After a move, files that others map are looked at as well.
 constexpr auto sweep_delay = 300ms;
 
+/// A pinned file that others open, read or write is looked at this long afterwards, once.
+constexpr auto pin_delay = 1s;
+
 /// What repeats itself (sweeps, retries) takes at most 1/16 of the worker's time each.
 constexpr int work_share = 16;
 
@@ -146,6 +149,7 @@ Enforcer::Enforcer(const Parts& parts, const Config& config)
       bandwidth_(config.bandwidth_mib << 20U, 1s, Clock::now()),
       budgets_(config.user_budget_mib),
       known_(most_known, most_runs),
+      pins_(config.pin_max_bytes),
       cache_(most_cached),
       lookups_since_(Clock::now()) {
   parts_.resolver->set_user_tags(config.user_tags);
@@ -241,6 +245,15 @@ void Enforcer::schedule_config(const Config& config) {
                         if (config.user_budget_mib != config_.user_budget_mib) {
                           budgets_ = UserBudgets(config.user_budget_mib);
                         }
+                        if (config.pin_max_bytes != config_.pin_max_bytes) {
+                          pins_.set_max(config.pin_max_bytes);
+                          // Those that come first are held again.
+                          const bool is_over = pins_.held_bytes() > config.pin_max_bytes;
+                          for (const FileKey& key : pins_.keys()) {
+                            if (is_over) pins_.let_go(key);
+                            schedule_pin(key, 0ms);
+                          }
+                        }
                         config_ = config;
                         parts_.resolver->set_user_tags(config.user_tags);
                         forget_lookups();
@@ -259,6 +272,17 @@ void Enforcer::schedule_retry(const FileKey& key, std::chrono::milliseconds dela
                       .key = key_name("retry", key),
                       .due = Clock::now() + delay,
                       .run = [this, key] { retry(key); }});
+}
+
+void Enforcer::schedule_changed_pins() {
+  for (const FileKey& key : pins_.read_changes()) schedule_pin(key, pin_delay);
+}
+
+void Enforcer::schedule_pin(const FileKey& key, std::chrono::milliseconds delay) {
+  parts_.queue->push({.priority = Priority::background,
+                      .key = key_name("pin", key),
+                      .due = Clock::now() + delay,
+                      .run = [this, key] { refresh_pin(key); }});
 }
 
 void Enforcer::schedule_sweep() {
@@ -431,6 +455,45 @@ void Enforcer::retry(const FileKey& key) {
     known_.erase(key);
     waiting_for_retry_ = known_.waiting();
   }
+}
+
+void Enforcer::refresh_pin(const FileKey& key) {
+  const auto known = pins_.find(key);
+  if (!known) return;
+  const auto file = reopen(*known);
+  if (!file) {
+    // Deleted or unmounted: what was held are nobody's pages any more.
+    unpin(key);
+    return;
+  }
+  Subject subject{.fd = file->get(),
+                  .info = {},
+                  .path = "",
+                  .uid = known->uid,
+                  .allowed = known->allowed,
+                  .mapped = known->mapped,
+                  .priority = Priority::background};
+  if (!inspect(subject)) return;
+  if (const auto effective = lookup(subject)) enforce(subject, *effective);
+}
+
+void Enforcer::unpin(const FileKey& key) {
+  if (!pins_.release(key)) return;
+  for (const FileKey& waiting : pins_.refused()) schedule_pin(waiting, 0ms);
+}
+
+bool Enforcer::pin(const Subject& subject, int fd, const Effective& effective, const PlacementReport& report,
+                   const std::vector<PageRun>& resident, Applied& applied) {
+  if (pins_.is_current(subject.info.key, subject.info.ctime_ns, report.residency.resident_pages))
+    return false;
+  const std::string reason = pins_.hold(known_file(subject, effective), subject.info.ctime_ns, fd,
+                                        report.residency.page_size, resident);
+  if (reason.empty()) return true;
+  const KnownFile* known = known_.find(subject.info.key);
+  if (known == nullptr || known->reason != reason)
+    log_line(Level::warning, fmt::format("{}: {}", subject.path, reason));
+  if (applied.reason.empty()) applied.reason = reason;
+  return false;
 }
 
 Result<Fd> Enforcer::reopen(const KnownFile& file) const {
@@ -647,6 +710,20 @@ bool Enforcer::find_job(Subject& subject, Pass& pass) {
 
 // One file.
 
+KnownFile Enforcer::known_file(const Subject& subject, const Effective& effective) {
+  return {.key = subject.info.key,
+          .birth_ns = subject.info.birth_ns,
+          .path = subject.path,
+          .mapped = subject.mapped,
+          .uid = subject.uid,
+          .allowed = subject.allowed,
+          .policy = effective.text,
+          .state = FileState::ok,
+          .misplaced_pages = 0,
+          .reason = "",
+          .home = std::nullopt};
+}
+
 /// False for what is no regular file.
 bool Enforcer::inspect(Subject& subject) {
   auto info = file_info(subject.fd);
@@ -682,7 +759,9 @@ std::shared_ptr<const Effective> Enforcer::lookup(Subject& subject) {
       write_catalogue();
     }
   }
-  return effective->source == Source::none ? nullptr : effective;
+  if (effective->source != Source::none) return effective;
+  unpin(subject.info.key);
+  return nullptr;
 }
 
 PlacementOptions Enforcer::options(Subject& subject, bool is_users, Frame& frame) {
@@ -709,6 +788,7 @@ Applied Enforcer::enforce(Subject& subject, const Effective& effective) {
   Applied applied;
   applied.path = subject.path;
   applied.policy = effective.text;
+  if (!effective.policy || !effective.policy->pin) unpin(subject.info.key);
   if (effective.unsupported) {
     applied.state = FileState::unsupported;
     applied.reason = fmt::format("{}: not understood", effective.origin);
@@ -719,7 +799,7 @@ Applied Enforcer::enforce(Subject& subject, const Effective& effective) {
   if (!effective.policy) return applied;
   const Policy& policy = *effective.policy;
   if (policy.has_placement()) return place(subject, effective, std::move(applied));
-  if (policy.migrate != Migrate::yes) return stay(subject, effective, std::move(applied));
+  if (policy.migrate != Migrate::yes || policy.pin) return stay(subject, effective, std::move(applied));
   applied.state = FileState::ok;
   return applied;
 }
@@ -747,6 +827,7 @@ Applied Enforcer::place(Subject& subject, const Effective& effective, Applied ap
     if (target->nodes.empty()) target = fail(ENODEV, "a user's placement outside the nodes of the job");
   }
   if (!target) {
+    unpin(subject.info.key);
     applied.state = FileState::unsatisfiable;
     applied.reason = target.error().message;
     settle(subject, applied, false, std::nullopt);
@@ -767,7 +848,15 @@ Applied Enforcer::place(Subject& subject, const Effective& effective, Applied ap
   }
   const auto began = Clock::now();
   Frame frame(this, subject.info.key, subject.path);
-  const auto report = enforce_file(file->get(), *target, *parts_.topology, options(subject, is_users, frame));
+  PlacementOptions choice = options(subject, is_users, frame);
+  std::vector<PageRun> now;
+  if (effective.policy->pin) choice.runs = &now;
+  // What is held cannot be moved.
+  const auto pinned = pins_.find(subject.info.key);
+  if (pinned && pinned->policy != effective.text) pins_.let_go(subject.info.key);
+  auto report = enforce_file(file->get(), *target, *parts_.topology, choice);
+  if (report && report->misplaced_pages > 0 && !frame.superseded && pins_.let_go(subject.info.key))
+    report = enforce_file(file->get(), *target, *parts_.topology, choice);
   if (!enter(report, applied)) return applied;
   applied.spilled_pages = count_spilled(*target, report->residency);
   parts_.counters->pages_moved += report->moved_pages;
@@ -776,6 +865,22 @@ Applied Enforcer::place(Subject& subject, const Effective& effective, Applied ap
     ++parts_.counters->budget_deferrals;
     applied.state = FileState::misplaced;
     applied.reason = fmt::format("the budget of user {} is used up for now", subject.uid);
+  }
+  if (effective.policy->pin && !frame.superseded) {
+    if (applied.state != FileState::ok) {
+      pins_.refuse(known_file(subject, effective),
+                   fmt::format("not pinned: {} of its pages are misplaced", applied.misplaced_pages));
+    } else if (pin(subject, file->get(), effective, *report, now, applied)) {
+      // Between being placed and being held pages may have been taken along by others.
+      const auto check =
+          audit_file(file->get(), *target, *parts_.topology, options(subject, is_users, frame));
+      if (check && check->misplaced_pages > 0) {
+        pins_.let_go(subject.info.key);
+        static_cast<void>(enter(check, applied));
+      }
+    }
+    // Last: what we do ourselves is not to be told.
+    pins_.watch(subject.info.key, subject.fd);
   }
   applied.took = Clock::now() - began;
   if (!frame.superseded) settle(subject, applied, is_users, std::nullopt);
@@ -786,7 +891,7 @@ Applied Enforcer::stay(Subject& subject, const Effective& effective, Applied app
   applied.state = FileState::ok;
   // Nobody takes the pages of a file along that nobody maps.
   const KnownFile* known = known_.find(subject.info.key);
-  if (!subject.mapped && known == nullptr) return applied;
+  if (!subject.mapped && known == nullptr && !effective.policy->pin) return applied;
   const auto file = open_for_reading(subject.fd, subject.path);
   if (!file) {
     applied.reason = file.error().message;
@@ -809,6 +914,10 @@ Applied Enforcer::stay(Subject& subject, const Effective& effective, Applied app
   const auto report = home.empty() ? audit_file(file->get(), Target{}, *parts_.topology, choice)
                                    : return_home(file->get(), home, *parts_.topology, choice);
   if (!enter(report, applied)) return applied;
+  if (effective.policy->pin && !frame.superseded) {
+    pin(subject, file->get(), effective, *report, now, applied);
+    pins_.watch(subject.info.key, subject.fd);
+  }
   parts_.counters->pages_returned += report->moved_pages;
   applied.took = Clock::now() - began;
   if (frame.superseded) return applied;

@@ -8,6 +8,7 @@
 #include "config.h"
 #include "event_log.h"
 #include "known_files.h"
+#include "pins.h"
 #include "work_queue.h"
 
 #include <fpolicy/cgroup.h>
@@ -88,6 +89,9 @@ class Enforcer {
   void schedule_changed_files(std::vector<Fd> files, const Asker& asker, const std::function<void()>& done);
   void schedule_config(const Config& config);
   void schedule_rules_changed();
+  /// After pins().read_changes().
+  void schedule_changed_pins();
+  [[nodiscard]] Pins& pins() { return pins_; }
   [[nodiscard]] std::uint64_t waiting_for_retry() const { return waiting_for_retry_; }
   /// What is being worked on since when, for Status.
   struct Activity {
@@ -140,8 +144,15 @@ class Enforcer {
 
   bool find_job(Subject& subject, Pass& pass);
   [[nodiscard]] static bool inspect(Subject& subject);
+  [[nodiscard]] static KnownFile known_file(const Subject& subject, const Effective& effective);
   [[nodiscard]] std::shared_ptr<const Effective> lookup(Subject& subject);
   Applied enforce(Subject& subject, const Effective& effective);
+  /// Holds the file's resident pages, which lie where they should. True where it has taken new references.
+  bool pin(const Subject& subject, int fd, const Effective& effective, const PlacementReport& report,
+           const std::vector<PageRun>& resident, Applied& applied);
+  void unpin(const FileKey& key);
+  void refresh_pin(const FileKey& key);
+  void schedule_pin(const FileKey& key, std::chrono::milliseconds delay);
   Applied place(Subject& subject, const Effective& effective, Applied applied);
   bool enter(const Result<PlacementReport>& report, Applied& applied);
   Applied stay(Subject& subject, const Effective& effective, Applied applied);
@@ -160,6 +171,7 @@ class Enforcer {
   Bucket bandwidth_;
   UserBudgets budgets_;
   KnownFiles known_;
+  Pins pins_;
   PolicyCache cache_;
   std::vector<Frame*> frames_;  ///< enforcements under way, the innermost last
   std::unordered_map<std::string, std::uint64_t> moves_of_;

@@ -148,6 +148,7 @@ const std::unordered_map<std::string_view, Methods::Handler>& Methods::table() {
       {"org.varlink.service.GetInterfaceDescription", &Methods::get_interface_description},
       {"io.fpolicy.Policyd.Status", &Methods::status},
       {"io.fpolicy.Policyd.Jobs", &Methods::jobs},
+      {"io.fpolicy.Policyd.Pins", &Methods::pins},
       {"io.fpolicy.Policyd.Events", &Methods::events},
       {"io.fpolicy.Policyd.Apply", &Methods::apply},
       {"io.fpolicy.Policyd.Changed", &Methods::changed},
@@ -203,31 +204,36 @@ void Methods::status(Call& /*call*/, const Responder& responder) {
   const auto uptime = duration_cast<microseconds>(std::chrono::steady_clock::now() - started_).count();
   std::uint64_t cgroups = 0;
   if (parts_.cgroups != nullptr) cgroups = parts_.cgroups->count().value_or(0);
-  responder.reply({{"version", version},
-                   {"pid", ::getpid()},
-                   {"uptime_usec", uptime},
-                   {"nodes", parts_.topology->memory.format()},
-                   {"cgroups", cgroups},
-                   {"watching", parts_.watching},
-                   {"limits", parts_.limits()},
-                   {"rules", parts_.rules()},
-                   {"queued_files", parts_.enforcing->queue().size()},
-                   {"retry_files", parts_.enforcer->waiting_for_retry()},
-                   {"counters",
-                    {{"moves", counters.moves.load()},
-                     {"attaches", counters.attaches.load()},
-                     {"rescans", counters.rescans.load()},
-                     {"files_enforced", counters.files_enforced.load()},
-                     {"pages_moved", counters.pages_moved.load()},
-                     {"pages_returned", counters.pages_returned.load()},
-                     {"retries", counters.retries.load()},
-                     {"budget_deferrals", counters.budget_deferrals.load()},
-                     {"tag_changes", counters.tag_changes.load()},
-                     {"reloads", counters.reloads.load()},
-                     {"migrations", counters.migrations.load()},
-                     {"errors", counters.errors.load()},
-                     {"requests", counters.requests.load()},
-                     {"connections_refused", counters.connections_refused.load()}}}});
+  const std::vector<PinInfo> pins = parts_.enforcer->pins().list();
+  responder.reply(
+      {{"version", version},
+       {"pid", ::getpid()},
+       {"uptime_usec", uptime},
+       {"nodes", parts_.topology->memory.format()},
+       {"cgroups", cgroups},
+       {"watching", parts_.watching},
+       {"limits", parts_.limits()},
+       {"rules", parts_.rules()},
+       {"queued_files", parts_.enforcing->queue().size()},
+       {"retry_files", parts_.enforcer->waiting_for_retry()},
+       {"pinned_files", std::ranges::count_if(pins, [](const PinInfo& pin) { return pin.held_bytes > 0; })},
+       {"pinned_bytes", parts_.enforcer->pins().held_bytes()},
+       {"pin_max_bytes", parts_.enforcer->pins().max_bytes()},
+       {"counters",
+        {{"moves", counters.moves.load()},
+         {"attaches", counters.attaches.load()},
+         {"rescans", counters.rescans.load()},
+         {"files_enforced", counters.files_enforced.load()},
+         {"pages_moved", counters.pages_moved.load()},
+         {"pages_returned", counters.pages_returned.load()},
+         {"retries", counters.retries.load()},
+         {"budget_deferrals", counters.budget_deferrals.load()},
+         {"tag_changes", counters.tag_changes.load()},
+         {"reloads", counters.reloads.load()},
+         {"migrations", counters.migrations.load()},
+         {"errors", counters.errors.load()},
+         {"requests", counters.requests.load()},
+         {"connections_refused", counters.connections_refused.load()}}}});
 }
 
 void Methods::jobs(Call& /*call*/, const Responder& responder) {
@@ -255,6 +261,21 @@ void Methods::jobs(Call& /*call*/, const Responder& responder) {
                                         });
                                       }});
   if (!fits) responder.error("Failed", failed({EAGAIN, "policyd is too busy"}));
+}
+
+void Methods::pins(Call& call, const Responder& responder) {
+  // They name other users' files.
+  if (call.peer.uid != 0) {
+    deny(responder, "pins: only root may see them");
+    return;
+  }
+  json out = json::array();
+  for (const PinInfo& pin : parts_.enforcer->pins().list()) {
+    json entry{{"path", escape_path(pin.path)}, {"policy", pin.policy}, {"held_bytes", pin.held_bytes}};
+    if (!pin.reason.empty()) entry["reason"] = pin.reason;
+    out.push_back(std::move(entry));
+  }
+  responder.reply({{"pins", std::move(out)}});
 }
 
 void Methods::events(Call& call, const Responder& responder) {

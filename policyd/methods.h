@@ -68,6 +68,7 @@ class Methods {
   void get_interface_description(Call& call, const Responder& responder);
   void status(Call& call, const Responder& responder);
   void jobs(Call& call, const Responder& responder);
+  void pins(Call& call, const Responder& responder);
   void events(Call& call, const Responder& responder);
   void apply(Call& call, const Responder& responder);
   void changed(Call& call, const Responder& responder);

@@ -125,6 +125,8 @@ class PolicyCtl {
     line("rules", number_text(*reply, "rules"));
     line("queue", fmt::format("{} files, {} to be tried again", number(*reply, "queued_files"),
                               number(*reply, "retry_files")));
+    line("pins", fmt::format("{} files, {} of {} bytes", number(*reply, "pinned_files"),
+                             number(*reply, "pinned_bytes"), number(*reply, "pin_max_bytes")));
     for (const json& limit : list(*reply, "limits")) {
       if (limit.is_string()) line("limit", escape_text(limit.get<std::string>()));
     }
@@ -146,20 +148,15 @@ class PolicyCtl {
         column("TAGGED", "tagged_files", "files with a policy that they map", true),
         column("MISPLACED", "misplaced_pages", "pages of these that are misplaced", true),
         column("MOVES", "moves", "times that it was moved", true)};
-    std::string unknown;
-    const auto chosen = choose(columns, table, unknown);
-    if (!unknown.empty()) return command_.usage_error("no column is called " + escape_text(unknown));
-    const auto reply = call("Jobs", json::object());
-    if (!reply) return command_.finish();
-    const std::vector<json> rows(list(*reply, "jobs").begin(), list(*reply, "jobs").end());
-    if (command_.json()) {
-      Json jobs = Json::array();
-      for (const json& row : rows) jobs.push_back(to_json(chosen, row));
-      print({{"jobs", std::move(jobs)}});
-    } else if (!rows.empty()) {
-      print_rows(chosen, rows, table);
-    }
-    return command_.finish();
+    return list_rows("Jobs", "jobs", columns, table);
+  }
+
+  int pins(const TableOptions& table) {
+    const std::vector<Column<json>> columns = {
+        path_column("FILE", "path", "absolute path"), column("POLICY", "policy", "effective policy"),
+        column("HELD", "held_bytes", "bytes held in memory", true),
+        column("REASON", "reason", "why nothing, or not all, is held")};
+    return list_rows("Pins", "pins", columns, table);
   }
 
   int apply(const TableOptions& table, bool recursive, const LinkOptions& links) {
@@ -271,6 +268,26 @@ class PolicyCtl {
   }
 
  private:
+  /// What a method without parameters lists, as a table.
+  int list_rows(const char* method, const char* key, const std::vector<Column<json>>& columns,
+                const TableOptions& table) {
+    std::string unknown;
+    const auto chosen = choose(columns, table, unknown);
+    if (!unknown.empty()) return command_.usage_error("no column is called " + escape_text(unknown));
+    const auto reply = call(method, json::object());
+    if (!reply) return command_.finish();
+    const json::array_t& found = list(*reply, key);
+    const std::vector<json> rows(found.begin(), found.end());
+    if (command_.json()) {
+      Json out = Json::array();
+      for (const json& row : rows) out.push_back(to_json(chosen, row));
+      print({{key, std::move(out)}});
+    } else if (!rows.empty()) {
+      print_rows(chosen, rows, table);
+    }
+    return command_.finish();
+  }
+
   static json parameters(const MigrateArguments& arguments) {
     const MigrateOptions& options = arguments.migrate;
     json out = {{"from", options.from.format()},
@@ -397,7 +414,7 @@ int main(int argc, char** argv) {
   using namespace fpolicy::tools;
   Command command(
       "policyctl", "Ask and direct policyd.",
-      {"[OPTION...] status", "[OPTION...] jobs", "[OPTION...] events [-f]",
+      {"[OPTION...] status", "[OPTION...] jobs", "[OPTION...] pins", "[OPTION...] events [-f]",
        "[OPTION...] apply [-R] [FILE...]", "[OPTION...] migrate --cgroup PATH --from NODES --to NODES",
        "[OPTION...] migrate --pid PID[,PID...] --from NODES --to NODES", "[OPTION...] reload"});
   Locations locations;
@@ -414,6 +431,8 @@ int main(int argc, char** argv) {
       app.add_subcommand("status", "What policyd is, does and has done, and what it cannot do here");
   auto* jobs = app.add_subcommand("jobs", "Cgroups whose processes map files with a policy");
   table.add_to(*jobs);
+  auto* pins = app.add_subcommand("pins", "Files that are pinned or should be");
+  table.add_to(*pins);
   auto* events = app.add_subcommand("events", "What has happened lately");
   events->add_flag("-f,--follow", follow, "Go on with what happens from now");
   auto* apply = app.add_subcommand("apply", "Bring misplaced pages home now: of these files, or of all");
@@ -433,6 +452,7 @@ int main(int argc, char** argv) {
   PolicyCtl tool(command, locations.socket);
   if (status->parsed()) tool.status();
   if (jobs->parsed()) return tool.jobs(table);
+  if (pins->parsed()) return tool.pins(table);
   if (events->parsed()) tool.events(follow);
   if (apply->parsed()) return tool.apply(table, recursive, links);
   if (migrate->parsed()) return tool.migrate(arguments, table);

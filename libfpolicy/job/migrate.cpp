@@ -4,10 +4,10 @@
 #include "sys/guardian.h"
 #include "sys/job_control.h"
 #include "sys/journal.h"
-#include "sys/page_hold.h"
 #include "sys/zoneinfo.h"
 
 #include <fpolicy/migrate.h>
+#include <fpolicy/page_hold.h>
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -389,7 +389,7 @@ class Migration {
   /// Sets the cpuset while what must stay is held, so that the kernel leaves it.
   Status take_nodes_away(const std::vector<job::StayRun>& stays) {
     progress(Phase::cpuset, 0, 0);
-    sys::PageHold hold;
+    PageHold hold;
     Fd file;
     std::optional<std::uint32_t> group;
     for (const job::StayRun& run : stays) {

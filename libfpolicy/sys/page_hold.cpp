@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "sys/page_hold.h"
+#include <fpolicy/page_hold.h>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -8,7 +8,7 @@
 #include <array>
 #include <cerrno>
 
-namespace fpolicy::sys {
+namespace fpolicy {
 namespace {
 
 // Slots of a pipe, each for a page; the kernel takes powers of two. Its limit for those without privilege is
@@ -55,4 +55,4 @@ Result<std::uint64_t> PageHold::hold(int fd, std::uint64_t offset, std::uint64_t
   return held;
 }
 
-}  // namespace fpolicy::sys
+}  // namespace fpolicy

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "sys/page_hold.h"
-
 #include "../store/temporary_directory.h"
 
 #include <fcntl.h>
+#include <fpolicy/page_hold.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -11,7 +10,7 @@
 #include <filesystem>
 #include <string>
 
-namespace fpolicy::sys {
+namespace fpolicy {
 namespace {
 
 /// Descriptors that this process has open.
@@ -91,4 +90,4 @@ TEST_F(PageHoldTest, WhatCannotBeHeldIsAFault) {
 }
 
 }  // namespace
-}  // namespace fpolicy::sys
+}  // namespace fpolicy

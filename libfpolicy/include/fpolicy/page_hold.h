@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #pragma once
 
+#include <fpolicy/export.h>
 #include <fpolicy/fd.h>
 #include <fpolicy/result.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
-namespace fpolicy::sys {
+namespace fpolicy {
 
 /// References on pages of files: what holds one cannot be moved or reclaimed. Taken by splice into pipes,
 /// without a copy.
-class PageHold {
+class FPOLICY_API PageHold {
  public:
   /// Takes references on the resident pages of [offset, offset + length) of `fd`, open for reading, up to the
   /// end of the file. Returns how many bytes are held. Pages that are not resident would be read in: name
@@ -21,6 +23,8 @@ class PageHold {
     pipes_.clear();
     full_ = true;
   }
+  /// Each is two descriptors.
+  [[nodiscard]] std::size_t pipes() const { return pipes_.size(); }
 
  private:
   struct Pipe {
@@ -32,4 +36,4 @@ class PageHold {
   bool full_ = true;  ///< the last pipe takes no more
 };
 
-}  // namespace fpolicy::sys
+}  // namespace fpolicy
