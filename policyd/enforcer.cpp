@@ -415,13 +415,7 @@ void Enforcer::sweep() {
       if (!known->mapped && known->path.empty()) known_.erase(key);
       continue;
     }
-    Subject subject{.fd = file->get(),
-                    .info = {},
-                    .path = "",
-                    .uid = known->uid,
-                    .allowed = known->allowed,
-                    .mapped = known->mapped,
-                    .priority = pass.priority};
+    Subject subject = met_before(*known, file->get(), pass.priority);
     if (!inspect(subject)) continue;
     if (const auto effective = lookup(subject)) pass.add(enforce(subject, *effective));
   }
@@ -440,13 +434,7 @@ void Enforcer::retry(const FileKey& key) {
     waiting_for_retry_ = known_.waiting();
     return;
   }
-  Subject subject{.fd = file->get(),
-                  .info = {},
-                  .path = "",
-                  .uid = known->uid,
-                  .allowed = known->allowed,
-                  .mapped = known->mapped,
-                  .priority = Priority::background};
+  Subject subject = met_before(*known, file->get(), Priority::background);
   if (!inspect(subject)) return;
   if (const auto effective = lookup(subject)) {
     const Applied applied = enforce(subject, *effective);
@@ -466,13 +454,7 @@ void Enforcer::refresh_pin(const FileKey& key) {
     unpin(key);
     return;
   }
-  Subject subject{.fd = file->get(),
-                  .info = {},
-                  .path = "",
-                  .uid = known->uid,
-                  .allowed = known->allowed,
-                  .mapped = known->mapped,
-                  .priority = Priority::background};
+  Subject subject = met_before(*known, file->get(), Priority::background);
   if (!inspect(subject)) return;
   if (const auto effective = lookup(subject)) enforce(subject, *effective);
 }
@@ -722,6 +704,16 @@ KnownFile Enforcer::known_file(const Subject& subject, const Effective& effectiv
           .misplaced_pages = 0,
           .reason = "",
           .home = std::nullopt};
+}
+
+Enforcer::Subject Enforcer::met_before(const KnownFile& known, int fd, Priority priority) {
+  return {.fd = fd,
+          .info = {},
+          .path = "",
+          .uid = known.uid,
+          .allowed = known.allowed,
+          .mapped = known.mapped,
+          .priority = priority};
 }
 
 /// False for what is no regular file.

@@ -144,6 +144,8 @@ class Enforcer {
 
   bool find_job(Subject& subject, Pass& pass);
   [[nodiscard]] static bool inspect(Subject& subject);
+  /// A file that was met before, open again at `fd`.
+  [[nodiscard]] static Subject met_before(const KnownFile& known, int fd, Priority priority);
   [[nodiscard]] static KnownFile known_file(const Subject& subject, const Effective& effective);
   [[nodiscard]] std::shared_ptr<const Effective> lookup(Subject& subject);
   Applied enforce(Subject& subject, const Effective& effective);

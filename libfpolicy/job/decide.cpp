@@ -91,6 +91,12 @@ Rule rule_for_policy(const Policy& policy, const Topology& topology, const NodeS
     rule.reason = policy.has_absolute_placement() ? "it has a place of its own" : "migrate=private";
     return rule;
   }
+  if (policy.pin) {
+    // Whoever holds its pages lets go of them first: policyd, if they are to follow.
+    rule.decision = MigrateDecision::stay;
+    rule.reason = "pinned";
+    return rule;
+  }
   if (!policy.has_placement()) {
     rule.reason = "migrate=yes";
     return rule;

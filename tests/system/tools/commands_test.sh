@@ -54,7 +54,8 @@ case_wrong_usage_exits_2() {
     "migratejob --pid $nobody --from 0 --to 0 --cpus 0" 'migratejob --cgroup c --from 0 --to 0 --cpus 0' \
     "migratejob --pid $nobody --from 0 --to 0 --no-freeze --pre-copy" \
     "migratejob --pid $nobody --from 0 --to 0 --threads 0" "migratejob --pid $nobody --from 0 --to 0 --max-mbps 0" \
-    policyctl 'policyctl frob' 'policyctl status extra' 'policyctl migrate' "policyctl migrate --pid $nobody --from 0" \
+    policyctl 'policyctl frob' 'policyctl status extra' 'policyctl pins extra' 'policyctl pins -o nonsense' \
+    'policyctl migrate' "policyctl migrate --pid $nobody --from 0" \
     'policyctl migrate --from 0 --to 0' "policyctl migrate --pid $nobody --from 0 --to 0 --cpus 0" \
     'policyctl migrate --cgroup / --from 0 --to 0'; do
     # shellcheck disable=SC2086 # split on purpose
@@ -81,7 +82,7 @@ case_help_version_and_pages() {
     run 0 $tool --help
     help=$out
     if [ $tool = policyctl ]; then
-      for option in status jobs events apply migrate reload; do
+      for option in status jobs pins events apply migrate reload; do
         run 0 policyctl $option --help
         help+=$'\n'$out
       done
@@ -369,7 +370,7 @@ case_output_that_cannot_be_written() {
 
 case_policyd_is_not_running() {
   local words
-  for words in status jobs events reload apply 'migrate --pid 1 --from 0 --to 0'; do
+  for words in status jobs pins events reload apply 'migrate --pid 1 --from 0 --to 0'; do
     # shellcheck disable=SC2086 # split on purpose
     run 1 policyctl --socket "$work/no-socket" $words
     equal "policyctl: policyd is not running ($work/no-socket: No such file or directory)" "$err" "$words"

@@ -280,6 +280,17 @@ TEST_F(MigrateRules, PrivateLeavesFilePages) {
   EXPECT_EQ(private_page(rule, 0), 2U);
 }
 
+TEST_F(MigrateRules, PinnedFilesStayAndTheirPrivateCopiesFollow) {
+  for (const char* text : {"pin", "bind:+0,pin", "interleave:+0-1,pin"}) {
+    const Rule rule = this->rule(text);
+    EXPECT_EQ(rule.decision, MigrateDecision::stay) << text;
+    EXPECT_EQ(rule.reason, "pinned") << text;
+    EXPECT_EQ(file_page(rule, 0, 1), 1U) << text;
+    EXPECT_EQ(private_page(rule, 1), 3U) << text;
+  }
+  EXPECT_EQ(rule("migrate=no,pin").reason, "migrate=no");
+}
+
 TEST_F(MigrateRules, NoLeavesEverything) {
   for (const char* text : {"migrate=no", "bind:1,migrate=no", "bind:+0,migrate=no"}) {
     const Rule rule = this->rule(text);
