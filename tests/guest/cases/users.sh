@@ -91,6 +91,7 @@ case_user_tag_on_vfat_through_policyd() {
   mount -o uid=user,gid=user "$device" /mnt/vfat
   mkdir -p /mnt/vfat/t
   dd if=/dev/zero of=/mnt/vfat/t/data bs=1M count=4 status=none
+  sync /mnt/vfat/t/data # what is being written cannot be moved meanwhile
   expect_status 1 as_user user setfpolicy bind:1 /mnt/vfat/t/data
   [[ $err == *policyd* ]] || fail "does not say that policyd is needed: $err"
   start_policyd
