@@ -138,12 +138,14 @@ case_pages_that_come_later() {
   within 2 "pinned" holds /mnt/ext4/t/data 1024
   # It grows.
   on_node 0 dd if=/dev/urandom of=/mnt/ext4/t/data bs=1M count=4 seek=4 conv=notrunc status=none
+  sync /mnt/ext4/t/data
   within 5 "pinned, too" holds /mnt/ext4/t/data 2048
   all_on 1 /mnt/ext4/t/data 2048
   # It shrinks, and is written anew.
   truncate -s 1M /mnt/ext4/t/data
   within 5 "less is held" holds /mnt/ext4/t/data 256
   on_node 0 dd if=/dev/urandom of=/mnt/ext4/t/data bs=1M count=2 status=none
+  sync /mnt/ext4/t/data
   within 5 "the new pages" holds /mnt/ext4/t/data 512
   pushed_about 1 /mnt/ext4/t/data
   sync
