@@ -21,9 +21,14 @@ asked() {
   env --default-signal=INT policyctl migrate --from "$1" --to "$2" --max-mbps "${mbps:-8}" --json "${@:3}" >/tmp/report.json \
     2>/tmp/mover.err &
   mover=$!
-  within 10 "the job is held" is_held
+  within 10 "the job is held" is_held || {
+    cat /tmp/mover.err /tmp/report.json >&2
+    return 1
+  }
 }
 is_held() { ! not_held; }
+# some_on NODE: private pages of the job's first process
+some_on() { [[ " $(pagewhere --anon "$job_pid")" == *" $1:"* ]]; }
 
 last_event() { policyctl events --json | jq -c 'select(.kind == "migrate")' | tail -n 1; }
 
@@ -143,7 +148,7 @@ case_caller_who_hangs_up() {
   make_job t-job 0
   worker_in t-job --processes 2 --anon 16
   asked 0 2 --cgroup t-job --set-cpuset
-  nap 1
+  within 5 "pages have moved" some_on 2
   kill -INT "$mover"
   local status=0
   wait "$mover" || status=$?
@@ -216,5 +221,5 @@ case_enforcement_goes_on() {
   kill -INT "$mover"
   wait "$mover" || true
   within 2 "the job goes on" not_held
-  computes_on
+  kill -0 "$worker" || fail "the job has ended"
 }
