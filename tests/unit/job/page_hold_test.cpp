@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "../store/temporary_directory.h"
 
-#include <fcntl.h>
 #include <fpolicy/page_hold.h>
+
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 

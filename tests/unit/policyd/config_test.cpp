@@ -91,8 +91,9 @@ TEST(Config, TheShippedFileShowsTheDefaults) {
   const auto shown = parse_config(settings, "policyd.toml");
   ASSERT_TRUE(shown) << shown.error().message;
   EXPECT_EQ(*shown, Config{});
-  for (const auto* key : {"bandwidth_mib", "threads", "first_retry_seconds", "longest_retry_seconds",
-                          "walk_files_per_second", "honoured", "budget_mib_per_minute", "max_bytes", "directory"}) {
+  for (const auto* key :
+       {"bandwidth_mib", "threads", "first_retry_seconds", "longest_retry_seconds", "walk_files_per_second",
+        "honoured", "budget_mib_per_minute", "max_bytes", "directory"}) {
     EXPECT_NE(settings.find(std::string("\n") + key + " = "), std::string::npos) << key;
   }
 }
