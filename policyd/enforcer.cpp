@@ -847,8 +847,11 @@ Applied Enforcer::place(Subject& subject, const Effective& effective, Applied ap
   const auto pinned = pins_.find(subject.info.key);
   if (pinned && pinned->policy != effective.text) pins_.let_go(subject.info.key);
   auto report = enforce_file(file->get(), *target, *parts_.topology, choice);
-  if (report && report->misplaced_pages > 0 && !frame.superseded && pins_.let_go(subject.info.key))
+  if (report && report->misplaced_pages > 0 && !frame.superseded && pins_.let_go(subject.info.key)) {
+    const std::uint64_t moved = report->moved_pages;
     report = enforce_file(file->get(), *target, *parts_.topology, choice);
+    if (report) report->moved_pages += moved;
+  }
   if (!enter(report, applied)) return applied;
   applied.spilled_pages = count_spilled(*target, report->residency);
   parts_.counters->pages_moved += report->moved_pages;
@@ -873,6 +876,9 @@ Applied Enforcer::place(Subject& subject, const Effective& effective, Applied ap
     }
     // Last: what we do ourselves is not to be told.
     pins_.watch(subject.info.key, subject.fd);
+  } else if (effective.policy->pin) {
+    // Whatever came between may have found pages that were let go here.
+    schedule_pin(subject.info.key, pin_delay);
   }
   applied.took = Clock::now() - began;
   if (!frame.superseded) settle(subject, applied, is_users, std::nullopt);

@@ -52,6 +52,7 @@ std::string Pins::hold(const KnownFile& file, std::int64_t ctime_ns, int fd, std
   std::unique_lock lock(mutex_);
   const auto known = pins_.find(file.key);
   const std::uint64_t others = held_bytes_ - (known == pins_.end() ? 0 : known->second.held_bytes);
+  const std::size_t others_pipes = pipes_ - (known == pins_.end() ? 0 : known->second.hold.pipes());
   if (bytes > max_bytes_ || others > max_bytes_ - bytes) {
     const std::string reason = fmt::format("not pinned: {} do not fit beside {} in pin.max_bytes, {}",
                                            in_mib(bytes), in_mib(others), in_mib(max_bytes_));
@@ -68,7 +69,7 @@ std::string Pins::hold(const KnownFile& file, std::int64_t ctime_ns, int fd, std
     if (!held) {
       why =
           held.error().code == EINVAL ? "its filesystem gives no references on pages" : held.error().message;
-    } else if (fresh.pipes() + pipes_ > most_pipes) {
+    } else if (fresh.pipes() + others_pipes > most_pipes) {
       why = "too many pipes would be needed";
     }
     if (why.empty()) continue;

@@ -337,8 +337,7 @@ class Migration {
     std::uint64_t pages = 0;
     for (const job::MoveRun& run : runs) pages += run.pages;
     job::MoveOptions options;
-    // Others have work to do, too; and where a processor is shared (a hyperthread, a virtual machine's),
-    // threads wait for each other's locks from half of them on.
+    // Others have work to do, too; and where it was measured more than these brought nothing.
     constexpr unsigned most_threads = 8;
     options.threads = options_.threads > 0
                           ? options_.threads
