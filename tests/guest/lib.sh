@@ -8,6 +8,21 @@ cg=/sys/fs/cgroup
 # took is printed, and compared with the promise by whoever reads it.
 patience=${FPOLICY_PATIENCE:-10}
 
+# What policyd says of itself when a case has failed.
+tell_state() {
+  pgrep -x policyd >/dev/null || return 0
+  echo "state: uptime $(cut -d' ' -f1 /proc/uptime) s"
+  timeout 20 policyctl status 2>&1 | sed 's/^/status: /'
+  timeout 20 policyctl events 2>&1 | tail -n 25 | sed 's/^/event: /'
+  tail -n 20 /tmp/policyd.log | sed 's/^/log: /'
+}
+
+# end_case STATUS
+end_case() {
+  [ "$1" -eq 0 ] || [ "$1" -eq 77 ] || tell_state
+  clean_up
+}
+
 clean_up() {
   local pids
   pids=$(jobs -p)
