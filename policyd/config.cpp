@@ -60,6 +60,26 @@ class Reader {
     }
   }
 
+  /// Absolute paths in their shortest form.
+  void paths(const toml::table& table, const char* key, std::vector<std::string>& target) {
+    const toml::node* node = take(table, key);
+    if (node == nullptr) return;
+    const toml::array* array = node->as_array();
+    std::vector<std::string> paths;
+    if (array != nullptr) {
+      for (const toml::node& item : *array) {
+        auto value = item.value_exact<std::string>();
+        if (!value || !is_plain_path(*value)) break;
+        paths.push_back(std::move(*value));
+      }
+    }
+    if (array == nullptr || paths.size() != array->size()) {
+      refuse(*node, fmt::format("{}: expected a list of absolute paths, as in [\"/system.slice\"]", key));
+      return;
+    }
+    target = std::move(paths);
+  }
+
   /// The table of a section; nullptr where the file has none.
   const toml::table* section(const toml::table& root, const char* key) {
     const toml::node* node = take(root, key);
@@ -80,6 +100,11 @@ class Reader {
   [[nodiscard]] const std::optional<Error>& error() const { return error_; }
 
  private:
+  static bool is_plain_path(const std::string& path) {
+    if (path == "/") return true;
+    return path.starts_with('/') && !path.ends_with('/') && path.find('\0') == std::string::npos &&
+           path.find("//") == std::string::npos;
+  }
   static const toml::node* take(const toml::table& table, const char* key) { return table.get(key); }
   void refuse(const toml::node& node, std::string_view what) { refuse(node.source(), what); }
   void refuse(const toml::source_region& where, std::string_view what) {
@@ -101,7 +126,7 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
     return reader.error_at(error.source(), error.description());
   }
   Config config;
-  reader.refuse_others(root, {"enforcement", "user_tags", "pin", "rules"});
+  reader.refuse_others(root, {"enforcement", "user_tags", "guard", "pin", "rules"});
   if (const toml::table* table = reader.section(root, "enforcement")) {
     reader.refuse_others(*table, {"bandwidth_mib", "threads", "first_retry_seconds", "longest_retry_seconds",
                                   "walk_files_per_second"});
@@ -121,6 +146,17 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
     reader.boolean(*table, "honoured", config.user_tags);
     reader.whole(*table, "budget_mib_per_minute", 0, 1U << 26U,
                  [&](auto value) { config.user_budget_mib = value; });
+  }
+  if (const toml::table* table = reader.section(root, "guard")) {
+    reader.refuse_others(*table, {"enabled", "deadline_ms", "hold_seconds", "max_bytes", "cgroups"});
+    reader.boolean(*table, "enabled", config.guard);
+    reader.whole(*table, "deadline_ms", 1, 1000,
+                 [&](auto value) { config.guard_deadline = std::chrono::milliseconds(value); });
+    reader.whole(*table, "hold_seconds", 1, 600,
+                 [&](auto value) { config.guard_hold = std::chrono::seconds(value); });
+    reader.whole(*table, "max_bytes", 0, std::uint64_t{1} << 50U,
+                 [&](auto value) { config.guard_max_bytes = value; });
+    reader.paths(*table, "cgroups", config.guard_cgroups);
   }
   if (const toml::table* table = reader.section(root, "pin")) {
     reader.refuse_others(*table, {"max_bytes"});

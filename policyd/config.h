@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace fpolicy::policyd {
 
@@ -23,6 +24,11 @@ struct Config {
   bool user_tags = true;
   std::uint64_t user_budget_mib = 1024;                     ///< MiB a minute, for each user
   std::uint64_t pin_max_bytes = std::uint64_t{256} << 20U;  ///< of pages that pins hold
+  bool guard = true;
+  std::chrono::milliseconds guard_deadline{50};  ///< whoever moves a job waits no longer than this
+  std::chrono::seconds guard_hold{10};           ///< after the last write, of a file that is kept open
+  std::uint64_t guard_max_bytes = std::uint64_t{1} << 30U;  ///< of pages held at a time
+  std::vector<std::string> guard_cgroups{"/"};              ///< and all below
   std::string rules_directory = "/etc/fpolicy/rules.d";
 
   friend bool operator==(const Config&, const Config&) = default;

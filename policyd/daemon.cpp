@@ -29,6 +29,8 @@ constexpr std::uint64_t rules_debounce_usec = 50'000;
 constexpr std::chrono::seconds patience{5};
 /// Work on one file that takes longer is worth a word in Status.
 constexpr std::chrono::seconds suspicious{60};
+/// What is put into a cgroup, or has opened a file, maps what it maps soon afterwards.
+constexpr std::chrono::milliseconds mapping_delay{200};
 
 }  // namespace
 
@@ -56,8 +58,9 @@ Daemon::~Daemon() {
   if (enforcing_) enforcing_->queue().close();
   if (storing_) storing_->queue().close();
   if (migrations_) migrations_->close();
-  const bool ended = (!enforcing_ || enforcing_->stop(patience)) && (!storing_ || storing_->stop(patience)) &&
-                     (!migrations_ || migrations_->stop(patience));
+  const bool guard_ended = !guard_ || guard_->stop(patience);
+  const bool ended = guard_ended && (!enforcing_ || enforcing_->stop(patience)) &&
+                     (!storing_ || storing_->stop(patience)) && (!migrations_ || migrations_->stop(patience));
   if (ended) return;
   log_line(Level::warning, "stopped while a filesystem did not answer");
   if (server_) ::unlink(options_.socket.c_str());
@@ -221,11 +224,26 @@ Status Daemon::open_socket() {
     if (!source) return tl::unexpected(source.error());
     sources_.push_back(std::move(*source));
   }
+  if (enforcer_->stays().fd() >= 0) {
+    auto source = loop_->watch(enforcer_->stays().fd(), EPOLLIN, [this](auto) {
+      if (enforcer_->stays().read_opened()) enforcer_->schedule_mappers(mapping_delay);
+    });
+    if (!source) return tl::unexpected(source.error());
+    sources_.push_back(std::move(*source));
+  }
+  guard_ =
+      std::make_unique<Guard>(Guard::Parts{.cgroups = cgroups_ ? &*cgroups_ : nullptr,
+                                           .stays = &enforcer_->stays(),
+                                           .pins = &enforcer_->pins(),
+                                           .sentinel = options_.sentinel,
+                                           .asked = [this] { enforcer_->schedule_mappers(mapping_delay); }},
+                              config_);
   migrations_ = std::make_unique<Migrations>();
   methods_ = std::make_unique<Methods>(Methods::Parts{.loop = loop_.get(),
                                                       .enforcer = enforcer_.get(),
                                                       .enforcing = enforcing_.get(),
                                                       .storing = storing_.get(),
+                                                      .guard = guard_.get(),
                                                       .migrations = migrations_.get(),
                                                       .resolver = resolver_.get(),
                                                       .store = store_.get(),
@@ -263,6 +281,7 @@ void Daemon::read_cgroup_changes() {
 Status Daemon::run() {
   enforcing_->start();
   storing_->start();
+  guard_->start();
   for (const std::string& limit : lacks_) log_line(Level::warning, limit);
   log_line(Level::notice,
            fmt::format("version {}, nodes {}, {}", version, topology_.memory.format(),
@@ -294,6 +313,7 @@ Status Daemon::reload() {
     rules_error_.reset();
     resolver_->set_rules(rules_);
     enforcer_->schedule_config(config_);
+    guard_->set_config(config_);
     enforcer_->schedule_rules_changed();
     return watch_rules();
   }();

@@ -5,6 +5,8 @@
 #include "config.h"
 #include "enforcer.h"
 #include "event_log.h"
+#include "guard.h"
+#include "interface.h"
 #include "loop.h"
 #include "methods.h"
 #include "migrations.h"
@@ -30,6 +32,7 @@ struct Options {
   bool config_required = false;  ///< named on the command line
   std::string state_directory = "/var/lib/fpolicy";
   std::string socket = varlink::default_socket;
+  std::string sentinel = default_sentinel;
 };
 
 class Daemon {
@@ -81,6 +84,7 @@ class Daemon {
   std::unique_ptr<Worker> enforcing_;
   std::unique_ptr<Worker> storing_;
   std::unique_ptr<Enforcer> enforcer_;
+  std::unique_ptr<Guard> guard_;
   std::unique_ptr<Migrations> migrations_;
   std::unique_ptr<Methods> methods_;
   std::unique_ptr<Server> server_;

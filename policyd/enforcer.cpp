@@ -85,6 +85,12 @@ std::uint64_t count_spilled(const Target& target, const Residency& residency) {
   return spilled;
 }
 
+Result<Fd> reopen(const KnownFile& file) {
+  Stay where{.key = file.key, .birth_ns = file.birth_ns, .path = file.path, .mappers = {}};
+  if (file.mapped) where.mappers.push_back(*file.mapped);
+  return policyd::reopen(where);
+}
+
 }  // namespace
 
 /// One round over files, each looked at once.
@@ -110,8 +116,12 @@ struct Enforcer::Pass {
   std::uint64_t walked = 0;
   Clock::time_point walk_began;
 
+  bool after_move = false;  ///< what is brought home of pages that stay has slipped
+  std::uint64_t slipped = 0;
+
   void add(const Applied& applied) {
     ++files;
+    if (after_move && applied.stays) slipped += applied.moved_pages;
     moved += applied.moved_pages;
     misplaced += applied.misplaced_pages;
     if (each) each(applied);
@@ -285,6 +295,14 @@ void Enforcer::schedule_pin(const FileKey& key, std::chrono::milliseconds delay)
                       .run = [this, key] { refresh_pin(key); }});
 }
 
+void Enforcer::schedule_mappers(std::chrono::milliseconds delay) {
+  const auto wait = std::max<Clock::duration>(delay, Clock::duration(looking_took_) * work_share);
+  parts_.queue->push(
+      {.priority = Priority::request, .key = "mappers", .due = Clock::now() + wait, .run = [this] {
+         look_for_mappers();
+       }});
+}
+
 void Enforcer::schedule_sweep() {
   const auto due = std::max(Clock::now() + sweep_delay, swept_ + sweep_took_ * work_share);
   parts_.queue->push({.priority = Priority::tag, .key = "sweep", .due = due, .run = [this] { sweep(); }});
@@ -320,6 +338,7 @@ void Enforcer::job_moved(const CgroupChange& change) {
   if (moves_of_.size() < most_counted || moves_of_.contains(change.cgroup)) ++moves_of_[change.cgroup];
   Pass pass;
   pass.priority = Priority::move;
+  pass.after_move = true;
   // Thousands of cgroups may stand below: other moves need not wait for them, but for those that are
   // themselves done in such a pause (which bounds the stack).
   const bool yields = !descending_;
@@ -332,6 +351,7 @@ void Enforcer::job_moved(const CgroupChange& change) {
                                              return breathe(pass.priority);
                                            });
   if (yields) descending_ = false;
+  parts_.counters->pages_slipped += pass.slipped;
   // A cgroup that is gone took its processes along; their pages are looked at below.
   if (!walked && walked.error().code != ENOENT) report_error(walked.error());
   if (pass.files > 0) {
@@ -406,6 +426,7 @@ void Enforcer::sweep() {
   const auto began = Clock::now();
   Pass pass;
   pass.priority = Priority::tag;
+  pass.after_move = true;
   for (const FileKey& key : known_.keys()) {
     if (!breathe(pass.priority)) return;
     const KnownFile* known = known_.find(key);
@@ -419,6 +440,7 @@ void Enforcer::sweep() {
     if (!inspect(subject)) continue;
     if (const auto effective = lookup(subject)) pass.add(enforce(subject, *effective));
   }
+  parts_.counters->pages_slipped += pass.slipped;
   swept_ = Clock::now();
   sweep_took_ = swept_ - began;
 }
@@ -464,6 +486,36 @@ void Enforcer::unpin(const FileKey& key) {
   for (const FileKey& waiting : pins_.refused()) schedule_pin(waiting, 0ms);
 }
 
+void Enforcer::enter_stay(const Subject& subject) {
+  Stay stay{.key = subject.info.key, .birth_ns = subject.info.birth_ns, .path = subject.path, .mappers = {}};
+  if (subject.mapped) stay.mappers.push_back(*subject.mapped);
+  if (!stays_.put(std::move(stay))) return;
+  schedule_mappers(0ms);
+  if (!subject.mapped) stays_.watch(subject.info.key, subject.fd);
+}
+
+void Enforcer::look_for_mappers() {
+  const auto began = Clock::now();
+  const auto inodes = stays_.inodes();
+  std::unordered_multimap<ino_t, MappedAt> mappers;
+  if (!inodes.empty()) {
+    for (const pid_t pid : list_processes().value_or(std::vector<pid_t>())) {
+      if (!breathe(Priority::request)) return;
+      add_mappers(pid, inodes, mappers);
+    }
+  }
+  stays_.set_mappers(mappers);
+  for (const Stay& stay : stays_.unwatched()) {
+    if (!breathe(Priority::request)) return;
+    if (const auto file = reopen(stay)) {
+      stays_.watch(stay.key, file->get());
+    } else {
+      stays_.erase(stay.key);
+    }
+  }
+  looking_took_ = (Clock::now() - began).count();
+}
+
 bool Enforcer::pin(const Subject& subject, int fd, const Effective& effective, const PlacementReport& report,
                    const std::vector<PageRun>& resident, Applied& applied) {
   if (pins_.is_current(subject.info.key, subject.info.ctime_ns, report.residency.resident_pages))
@@ -476,25 +528,6 @@ bool Enforcer::pin(const Subject& subject, int fd, const Effective& effective, c
     log_line(Level::warning, fmt::format("{}: {}", subject.path, reason));
   if (applied.reason.empty()) applied.reason = reason;
   return false;
-}
-
-Result<Fd> Enforcer::reopen(const KnownFile& file) const {
-  const auto is_it = [&file](int fd) {
-    const auto info = file_info(fd);
-    return info && info->key == file.key && info->birth_ns == file.birth_ns;
-  };
-  if (!file.path.empty()) {
-    auto fd = open_path_only(file.path);
-    if (fd && is_it(fd->get())) return std::move(*fd);
-  }
-  if (file.mapped) {
-    auto process = Process::open(file.mapped->pid);
-    if (process) {
-      auto fd = process->open_mapped(file.mapped->mapping);
-      if (fd && is_it(fd->get())) return std::move(*fd);
-    }
-  }
-  return fail_errno("open", file.path, ENOENT);
 }
 
 void Enforcer::process(pid_t pid, Pass& pass) {
@@ -753,6 +786,7 @@ std::shared_ptr<const Effective> Enforcer::lookup(Subject& subject) {
   }
   if (effective->source != Source::none) return effective;
   unpin(subject.info.key);
+  stays_.erase(subject.info.key);
   return nullptr;
 }
 
@@ -777,6 +811,17 @@ PlacementOptions Enforcer::options(Subject& subject, bool is_users, Frame& frame
 }
 
 Applied Enforcer::enforce(Subject& subject, const Effective& effective) {
+  Applied applied = bring_home(subject, effective);
+  applied.stays = pages_stay(effective);
+  if (applied.stays) {
+    enter_stay(subject);
+  } else {
+    stays_.erase(subject.info.key);
+  }
+  return applied;
+}
+
+Applied Enforcer::bring_home(Subject& subject, const Effective& effective) {
   Applied applied;
   applied.path = subject.path;
   applied.policy = effective.text;

@@ -9,6 +9,7 @@
 #include "event_log.h"
 #include "known_files.h"
 #include "pins.h"
+#include "stays.h"
 #include "work_queue.h"
 
 #include <fpolicy/cgroup.h>
@@ -43,6 +44,7 @@ struct Applied {
   std::uint64_t spilled_pages = 0;  ///< of prefer: elsewhere for want of room, and in order
   FileState state = FileState::unset;
   std::string reason;
+  bool stays = false;  ///< when jobs that map it move
   Work::Clock::duration took{};
 };
 
@@ -92,6 +94,9 @@ class Enforcer {
   /// After pins().read_changes().
   void schedule_changed_pins();
   [[nodiscard]] Pins& pins() { return pins_; }
+  /// Who maps what stays may have changed, or soon will have.
+  void schedule_mappers(std::chrono::milliseconds delay);
+  [[nodiscard]] Stays& stays() { return stays_; }
   [[nodiscard]] std::uint64_t waiting_for_retry() const { return waiting_for_retry_; }
   /// What is being worked on since when, for Status.
   struct Activity {
@@ -140,7 +145,6 @@ class Enforcer {
   bool open_path(const std::string& path, Pass& pass, bool is_asked_for);
   void open_file(int fd, const std::string& path, const std::optional<Asker>& asker, Pass& pass,
                  bool is_asked_for);
-  Result<Fd> reopen(const KnownFile& file) const;
 
   bool find_job(Subject& subject, Pass& pass);
   [[nodiscard]] static bool inspect(Subject& subject);
@@ -149,11 +153,15 @@ class Enforcer {
   [[nodiscard]] static KnownFile known_file(const Subject& subject, const Effective& effective);
   [[nodiscard]] std::shared_ptr<const Effective> lookup(Subject& subject);
   Applied enforce(Subject& subject, const Effective& effective);
+  Applied bring_home(Subject& subject, const Effective& effective);
   /// Holds the file's resident pages, which lie where they should. True where it has taken new references.
   bool pin(const Subject& subject, int fd, const Effective& effective, const PlacementReport& report,
            const std::vector<PageRun>& resident, Applied& applied);
   void unpin(const FileKey& key);
   void refresh_pin(const FileKey& key);
+  /// What the guard holds when somebody moves a job that maps it.
+  void enter_stay(const Subject& subject);
+  void look_for_mappers();
   void schedule_pin(const FileKey& key, std::chrono::milliseconds delay);
   Applied place(Subject& subject, const Effective& effective, Applied applied);
   bool enter(const Result<PlacementReport>& report, Applied& applied);
@@ -174,6 +182,7 @@ class Enforcer {
   UserBudgets budgets_;
   KnownFiles known_;
   Pins pins_;
+  Stays stays_;
   PolicyCache cache_;
   std::vector<Frame*> frames_;  ///< enforcements under way, the innermost last
   std::unordered_map<std::string, std::uint64_t> moves_of_;
@@ -181,6 +190,7 @@ class Enforcer {
   bool descending_ = false;  ///< visiting the cgroups below a moved one, where other moves come first
   Work::Clock::time_point swept_;
   Work::Clock::duration sweep_took_{};
+  std::atomic<Work::Clock::rep> looking_took_{0};
   std::atomic<std::uint64_t> waiting_for_retry_{0};
   std::atomic<std::uint64_t> waiting_paths_{0};
   std::atomic<std::uint64_t> changes_{0};

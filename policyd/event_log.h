@@ -68,6 +68,7 @@ struct Counters {
   std::atomic<std::uint64_t> files_enforced{0};  ///< files whose pages were looked at
   std::atomic<std::uint64_t> pages_moved{0};
   std::atomic<std::uint64_t> pages_returned{0};  ///< of files that stay where they are
+  std::atomic<std::uint64_t> pages_slipped{0};   ///< of files that stay, brought home after a job had moved
   std::atomic<std::uint64_t> retries{0};
   std::atomic<std::uint64_t> budget_deferrals{0};
   std::atomic<std::uint64_t> tag_changes{0};

@@ -45,6 +45,9 @@ int main(int argc, char** argv) {
   app.add_option("--socket", options.socket, "where clients connect")
       ->type_name("PATH")
       ->capture_default_str();
+  app.add_option("--sentinel", options.sentinel, "the program that answers for the guard")
+      ->type_name("PROGRAM")
+      ->capture_default_str();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

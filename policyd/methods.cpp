@@ -199,6 +199,44 @@ void Methods::get_interface_description(Call& call, const Responder& responder) 
   }
 }
 
+namespace {
+
+json guard_json(const GuardStatus& status) {
+  json delays = json::array();
+  for (const std::uint64_t count : status.counters.delays) delays.push_back(count);
+  json out = {{"on", status.on},
+              {"restarts", status.sentinel.restarts},
+              {"realtime", status.counters.realtime != 0},
+              {"locked", status.counters.locked != 0},
+              {"deadline_usec", status.counters.deadline_us},
+              {"files", status.files},
+              {"mapped_files", status.mapped_files},
+              {"held_bytes", status.held_bytes},
+              {"most_held_bytes", status.most_held_bytes},
+              {"longest_usec", status.counters.longest_us},
+              {"delays", std::move(delays)},
+              {"counters",
+               {{"questions", status.counters.questions},
+                {"ignored", status.counters.ignored},
+                {"readers", status.counters.readers},
+                {"own", status.counters.own},
+                {"asked", status.counters.asked},
+                {"answered", status.counters.answered},
+                {"late", status.counters.late},
+                {"passed", status.counters.passed},
+                {"overflow", status.counters.overflow},
+                {"unreadable", status.counters.unreadable},
+                {"holds", status.holds},
+                {"partial", status.partial},
+                {"expired", status.expired}}}};
+  if (!status.on) out["reason"] = status.reason;
+  if (status.sentinel.pid > 0) out["sentinel"] = status.sentinel.pid;
+  if (!status.last_refusal.empty()) out["last_refusal"] = escape_path(status.last_refusal);
+  return out;
+}
+
+}  // namespace
+
 void Methods::status(Call& /*call*/, const Responder& responder) {
   const Counters& counters = *parts_.counters;
   const auto uptime = duration_cast<microseconds>(std::chrono::steady_clock::now() - started_).count();
@@ -219,6 +257,7 @@ void Methods::status(Call& /*call*/, const Responder& responder) {
        {"pinned_files", std::ranges::count_if(pins, [](const PinInfo& pin) { return pin.held_bytes > 0; })},
        {"pinned_bytes", parts_.enforcer->pins().held_bytes()},
        {"pin_max_bytes", parts_.enforcer->pins().max_bytes()},
+       {"guard", guard_json(parts_.guard->status())},
        {"counters",
         {{"moves", counters.moves.load()},
          {"attaches", counters.attaches.load()},
@@ -226,6 +265,7 @@ void Methods::status(Call& /*call*/, const Responder& responder) {
          {"files_enforced", counters.files_enforced.load()},
          {"pages_moved", counters.pages_moved.load()},
          {"pages_returned", counters.pages_returned.load()},
+         {"pages_slipped", counters.pages_slipped.load()},
          {"retries", counters.retries.load()},
          {"budget_deferrals", counters.budget_deferrals.load()},
          {"tag_changes", counters.tag_changes.load()},

@@ -4,6 +4,7 @@
 
 #include "enforcer.h"
 #include "event_log.h"
+#include "guard.h"
 #include "loop.h"
 #include "migrations.h"
 #include "server.h"
@@ -32,6 +33,7 @@ class Methods {
     Enforcer* enforcer = nullptr;
     Worker* enforcing = nullptr;  ///< runs the enforcer
     Worker* storing = nullptr;    ///< reads and writes tags for callers: not behind long enforcement
+    Guard* guard = nullptr;
     Migrations* migrations = nullptr;
     Resolver* resolver = nullptr;
     PolicyStore* store = nullptr;

@@ -107,6 +107,22 @@ class PolicyCtl {
  public:
   PolicyCtl(Command& command, std::string socket) : command_(command), socket_(std::move(socket)) {}
 
+  static void guard_lines(const json& guard,
+                          const std::function<void(std::string_view, const std::string&)>& line) {
+    const auto on = guard.find("on");
+    if (on == guard.end() || !on->is_boolean() || !on->get<bool>()) {
+      line("guard", "off: " + escape_text(text(guard, "reason")));
+      return;
+    }
+    line("guard", fmt::format("on, process {}, {} files stay, {} of them mapped, {} bytes held",
+                              number(guard, "sentinel"), number(guard, "files"),
+                              number(guard, "mapped_files"), number(guard, "held_bytes")));
+    line("", fmt::format("asked {} times, longest wait {} us of {}", number(guard["counters"], "asked"),
+                         number(guard, "longest_usec"), number(guard, "deadline_usec")));
+    if (const std::string refusal = text(guard, "last_refusal"); !refusal.empty())
+      line("", "not held: " + escape_text(refusal));
+  }
+
   void status() {
     const auto reply = call("Status", json::object());
     if (!reply) return;
@@ -127,6 +143,8 @@ class PolicyCtl {
                               number(*reply, "retry_files")));
     line("pins", fmt::format("{} files, {} of {} bytes", number(*reply, "pinned_files"),
                              number(*reply, "pinned_bytes"), number(*reply, "pin_max_bytes")));
+    if (const auto guard = reply->find("guard"); guard != reply->end() && guard->is_object())
+      guard_lines(*guard, line);
     for (const json& limit : list(*reply, "limits")) {
       if (limit.is_string()) line("limit", escape_text(limit.get<std::string>()));
     }
@@ -135,6 +153,15 @@ class PolicyCtl {
       for (const auto& [name, value] : counters->items()) {
         if (value.is_number_integer())
           out += fmt::format("{:>24}  {}\n", value.get<std::int64_t>(), escape_text(name));
+      }
+    }
+    if (const auto guard = reply->find("guard"); guard != reply->end() && guard->is_object()) {
+      const auto its = guard->find("counters");
+      if (its != guard->end() && its->is_object()) {
+        for (const auto& [name, value] : its->items()) {
+          if (value.is_number_integer())
+            out += fmt::format("{:>24}  guard {}\n", value.get<std::int64_t>(), escape_text(name));
+        }
       }
     }
     std::fwrite(out.data(), 1, out.size(), stdout);

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
+#include "sys/memory.h"
+
 #include <fpolicy/page_hold.h>
 
 #include <fcntl.h>
@@ -7,6 +9,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <memory>
+#include <span>
 
 namespace fpolicy {
 namespace {
@@ -51,6 +55,44 @@ Result<std::uint64_t> PageHold::hold(int fd, std::uint64_t offset, std::uint64_t
     // An empty pipe that takes nothing would never.
     if (errno != EAGAIN || fresh) return fail_errno("splice", "");
     full_ = true;
+  }
+  return held;
+}
+
+Result<std::uint64_t> PageHold::hold_resident(int fd, const std::function<bool(std::uint64_t held)>& go_on) {
+  constexpr std::uint64_t window = 16U << 20U;
+  // What it has open stays open: holding is a matter of milliseconds.
+  thread_local const std::unique_ptr<sys::Memory> memory = sys::open_memory();
+  const auto shape = memory->shape(fd);
+  if (!shape) return tl::unexpected(shape.error());
+  if (shape->hugetlb) return fail(ENOTSUP, "hugetlbfs gives no references on its pages");
+  const auto may_ask = sys::may_ask_residency(fd);
+  if (!may_ask) return tl::unexpected(may_ask.error());
+  if (!*may_ask) return fail(EPERM, "which of its pages are resident may not be asked");
+  const std::uint64_t page = shape->page_size;
+  std::vector<unsigned char> resident(window / page);
+  std::uint64_t held = 0;
+  std::uint64_t offset = 0;
+  while ((offset = memory->next_resident(fd, *shape, offset, window, true)) < shape->bytes && go_on(held)) {
+    offset -= offset % page;
+    const std::uint64_t length = std::min(window, shape->bytes - offset);
+    const std::uint64_t pages = (length + page - 1) / page;
+    const auto address = memory->map(fd, offset, pages * page, *shape);
+    if (!address) return tl::unexpected(address.error());
+    const int error = memory->residency(*address, std::span(resident).first(pages));
+    memory->unmap(*address, pages * page);
+    if (error != 0) return fail_errno("mincore", "", error);
+    for (std::uint64_t first = 0; first < pages;) {
+      std::uint64_t end = first;
+      while (end < pages && (resident[end] & 1U) != 0) ++end;
+      if (end > first) {
+        const auto taken = hold(fd, offset + first * page, (end - first) * page);
+        if (!taken) return tl::unexpected(taken.error());
+        held += *taken;
+      }
+      first = end + 1;
+    }
+    offset += pages * page;
   }
   return held;
 }

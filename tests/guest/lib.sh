@@ -4,8 +4,8 @@
 # Page locations come from pagewhere, which shares no code with fpolicy.
 
 cg=/sys/fs/cgroup
-# Emulated machines on busy hosts are slow: waiting this many times as long as promised is still no hang. What a wait
-# took is printed, and compared with the promise by whoever reads it.
+# Emulated machines on busy hosts are slow, and at times stand still: waiting this many times as long as promised, and at
+# least a minute, is still no hang. What a wait took is printed, and compared with the promise by whoever reads it.
 patience=${FPOLICY_PATIENCE:-10}
 
 # What policyd says of itself when a case has failed.
@@ -30,6 +30,7 @@ clean_up() {
   [ -z "$pids" ] || kill -9 $pids 2>/dev/null || true
   pkill -9 -x policyd 2>/dev/null || true
   pkill -9 -x mapper 2>/dev/null || true
+  pkill -9 -x pagewhere 2>/dev/null || true
   local group
   for group in "$cg"/t-*; do
     [ -d "$group" ] || continue
@@ -84,12 +85,13 @@ expect_status() {
 # within SECONDS WHAT COMMAND...: until COMMAND succeeds.
 within() {
   local seconds=$1 what=$2 began=${EPOCHREALTIME/./} now
+  local longest=$((seconds * patience > 60 ? seconds * patience : 60))
   shift 2
   until "$@" >/dev/null 2>&1; do
     now=${EPOCHREALTIME/./}
-    if [ $((now - began)) -gt $((seconds * patience * 1000000)) ]; then
-      "$@" || true
-      fail "$what: not within $((seconds * patience)) s"
+    if [ $((now - began)) -gt $((longest * 1000000)) ]; then
+      "$@" && break
+      fail "$what: not within $longest s"
       return 1
     fi
     sleep 0.1
@@ -141,8 +143,12 @@ nodes() { pagewhere "$1"; }
 # all_on NODE PATH PAGES
 all_on() { equal "$1:$3" "$(nodes "$2")" "pages of $2 by node"; }
 
-# pages_on NODE PATH: how many, nothing if there are none.
-pages_on() { nodes "$2" | tr ' ' '\n' | sed -n "s/^$1://p"; }
+# pages_on NODE PATH: how many.
+pages_on() {
+  local count
+  count=$(nodes "$2" | tr ' ' '\n' | sed -n "s/^$1://p")
+  echo "${count:-0}"
+}
 
 # make_job NAME MEMS: a cgroup for a job.
 make_job() {

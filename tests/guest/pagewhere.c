@@ -484,6 +484,7 @@ static void usage(FILE* out) {
   fputs(
       "Usage: pagewhere [-H] FILE...          resident pages by node, a line a file: NODE:COUNT ...\n"
       "       pagewhere --each FILE           a line a resident page: INDEX NODE\n"
+      "       pagewhere --repeat FILE         the first again and again, until a signal ends it\n"
       "       pagewhere --anon PID            a process' anonymous pages (with what it copied from\n"
       "                                       private file mappings) by node\n"
       "       pagewhere --pid PID [FROM-TO]   all pages that a process maps (in a range of addresses)\n"
@@ -511,17 +512,23 @@ int main(int argc, char** argv) {
     OPTION_RANGES,
     OPTION_JOB,
     OPTION_SELF_CHECK,
+    OPTION_REPEAT,
     OPTION_HELP
   };
-  static const struct option options[] = {
-      {"each", no_argument, NULL, OPTION_EACH},       {"anon", required_argument, NULL, OPTION_ANON},
-      {"pid", required_argument, NULL, OPTION_PID},   {"map", required_argument, NULL, OPTION_MAP},
-      {"maps", required_argument, NULL, OPTION_MAPS}, {"ranges", no_argument, NULL, OPTION_RANGES},
-      {"job", no_argument, NULL, OPTION_JOB},         {"self-check", no_argument, NULL, OPTION_SELF_CHECK},
-      {"help", no_argument, NULL, OPTION_HELP},       {NULL, 0, NULL, 0}};
+  static const struct option options[] = {{"each", no_argument, NULL, OPTION_EACH},
+                                          {"anon", required_argument, NULL, OPTION_ANON},
+                                          {"pid", required_argument, NULL, OPTION_PID},
+                                          {"map", required_argument, NULL, OPTION_MAP},
+                                          {"maps", required_argument, NULL, OPTION_MAPS},
+                                          {"ranges", no_argument, NULL, OPTION_RANGES},
+                                          {"job", no_argument, NULL, OPTION_JOB},
+                                          {"self-check", no_argument, NULL, OPTION_SELF_CHECK},
+                                          {"help", no_argument, NULL, OPTION_HELP},
+                                          {"repeat", no_argument, NULL, OPTION_REPEAT},
+                                          {NULL, 0, NULL, 0}};
   enum mode mode = SUM;
   enum kind kind = ALL_PAGES;
-  bool with_name = false, each = false, ranges = false, job = false;
+  bool with_name = false, each = false, ranges = false, job = false, repeat = false;
   const char *pid = NULL, *only = NULL;
   for (int option; (option = getopt_long(argc, argv, "H", options, NULL)) != -1;) {
     switch (option) {
@@ -550,6 +557,9 @@ int main(int argc, char** argv) {
         break;
       case OPTION_RANGES:
         ranges = true;
+        break;
+      case OPTION_REPEAT:
+        repeat = true;
         break;
       case OPTION_JOB:
         job = true;
@@ -586,6 +596,11 @@ int main(int argc, char** argv) {
   }
   struct sigaction action = {.sa_handler = on_sigbus};
   sigaction(SIGBUS, &action, NULL);
+  while (repeat) {
+    if (look_at_file(argv[optind], SUM, false) != 0) return 1;
+    fflush(stdout);
+    usleep(20000);  // others want to run, too
+  }
   int status = 0;
   for (int i = optind; i < argc; i++) {
     if (look_at_file(argv[i], mode, with_name) != 0) status = 1;

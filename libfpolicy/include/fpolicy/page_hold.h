@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace fpolicy {
@@ -19,6 +20,10 @@ class FPOLICY_API PageHold {
   /// end of the file. Returns how many bytes are held. Pages that are not resident would be read in: name
   /// such as are mapped. Error: those of splice(2); EINVAL on filesystems that cannot (hugetlbfs).
   Result<std::uint64_t> hold(int fd, std::uint64_t offset, std::uint64_t length);
+  /// Takes references on those pages of the file that are resident, and returns how many bytes are held.
+  /// `go_on` is asked before each 16 MiB, with what is held so far; false ends the work. Error: as of hold();
+  /// ENOTSUP for hugetlbfs; EPERM where the caller may not know what is resident.
+  Result<std::uint64_t> hold_resident(int fd, const std::function<bool(std::uint64_t held)>& go_on);
   void release() {
     pipes_.clear();
     full_ = true;

@@ -80,7 +80,7 @@ case_user_tag_stays_in_the_jobs_cpuset() {
   setfattr -n user.fpolicy -v "1 bind:1" /mnt/ext4/t/mine
   echo 3 >$cg/t-job/cpuset.mems
   sleep 1
-  equal "" "$(pages_on 1 /mnt/ext4/t/mine)" "pages on node 1"
+  equal 0 "$(pages_on 1 /mnt/ext4/t/mine)" "pages on node 1"
 }
 
 case_user_tag_on_vfat_through_policyd() {

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "stays.h"
+
+#include <fpolicy/process.h>
+
+#include <fmt/format.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace fpolicy::policyd {
+namespace {
+
+/// Some 8 MiB of paths and the like.
+constexpr std::size_t most_stays = 16'384;
+
+/// A file may be reached through any of its mappers; the first may have ended.
+constexpr std::size_t most_mappers = 3;
+
+}  // namespace
+
+bool pages_stay(const Effective& effective) {
+  return effective.policy && !effective.unsupported && !effective.from_user &&
+         (effective.policy->migrate != Migrate::yes || effective.policy->pin);
+}
+
+void add_mappers(pid_t pid, const std::unordered_set<ino_t>& inodes,
+                 std::unordered_multimap<ino_t, MappedAt>& mappers) {
+  if (pid == ::getpid()) return;
+  const auto process = Process::open(pid);
+  if (!process) return;
+  const auto mappings = process->file_mappings();
+  if (!mappings) return;
+  ino_t last = 0;
+  for (const FileMapping& mapping : *mappings) {
+    // The segments of one library lie side by side.
+    if (std::exchange(last, mapping.inode) == mapping.inode || !inodes.contains(mapping.inode)) continue;
+    mappers.emplace(mapping.inode, MappedAt{.pid = pid, .mapping = mapping});
+  }
+}
+
+Result<Fd> reopen(const Stay& stay) {
+  const auto is_it = [&stay](int fd) {
+    const auto info = file_info(fd);
+    return info && info->key == stay.key && info->birth_ns == stay.birth_ns;
+  };
+  if (!stay.path.empty()) {
+    auto fd = open_path_only(stay.path);
+    if (fd && is_it(fd->get())) return std::move(*fd);
+  }
+  for (const MappedAt& at : stay.mappers) {
+    const auto process = Process::open(at.pid);
+    if (!process) continue;
+    auto fd = process->open_mapped(at.mapping);
+    if (fd && is_it(fd->get())) return std::move(*fd);
+  }
+  return fail_errno("open", stay.path, ENOENT);
+}
+
+Stays::Stays() : inotify_(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {}
+
+bool Stays::put(Stay stay) {
+  const std::scoped_lock lock(mutex_);
+  const auto found = stays_.find(stay.key);
+  if (found == stays_.end()) {
+    if (stays_.size() >= most_stays) return false;
+    const FileKey key = stay.key;
+    stays_.emplace(key, Entry{.stay = std::move(stay)});
+    return true;
+  }
+  Stay& known = found->second.stay;
+  if (stay.mappers.empty()) stay.mappers = std::move(known.mappers);
+  known = std::move(stay);
+  return false;
+}
+
+void Stays::erase(const FileKey& key) {
+  const std::scoped_lock lock(mutex_);
+  const auto found = stays_.find(key);
+  if (found == stays_.end()) return;
+  forget_watch(found->second);
+  stays_.erase(found);
+}
+
+bool Stays::contains(const FileKey& key) const {
+  const std::scoped_lock lock(mutex_);
+  return stays_.contains(key);
+}
+
+std::size_t Stays::size() const {
+  const std::scoped_lock lock(mutex_);
+  return stays_.size();
+}
+
+std::size_t Stays::mapped() const {
+  const std::scoped_lock lock(mutex_);
+  return static_cast<std::size_t>(
+      std::ranges::count_if(stays_, [](const auto& item) { return !item.second.stay.mappers.empty(); }));
+}
+
+std::unordered_set<ino_t> Stays::inodes() const {
+  const std::scoped_lock lock(mutex_);
+  std::unordered_set<ino_t> inodes;
+  inodes.reserve(stays_.size());
+  for (const auto& [key, entry] : stays_) inodes.insert(key.inode);
+  return inodes;
+}
+
+namespace {
+
+/// An inode number may be that of several files; which, reopen() tells.
+std::vector<MappedAt> mappers_of(ino_t inode, const std::unordered_multimap<ino_t, MappedAt>& mappers) {
+  std::vector<MappedAt> found;
+  const auto [first, end] = mappers.equal_range(inode);
+  for (auto mapper = first; mapper != end && found.size() < most_mappers; ++mapper)
+    found.push_back(mapper->second);
+  return found;
+}
+
+}  // namespace
+
+void Stays::set_mappers(const std::unordered_multimap<ino_t, MappedAt>& mappers) {
+  const std::scoped_lock lock(mutex_);
+  for (auto& [key, entry] : stays_) entry.stay.mappers = mappers_of(key.inode, mappers);
+}
+
+std::vector<Stay> Stays::list_mapped() const {
+  const std::scoped_lock lock(mutex_);
+  std::vector<Stay> list;
+  for (const auto& [key, entry] : stays_)
+    if (!entry.stay.mappers.empty()) list.push_back(entry.stay);
+  return list;
+}
+
+std::vector<Stay> Stays::find(const std::unordered_multimap<ino_t, MappedAt>& mappers) const {
+  const std::scoped_lock lock(mutex_);
+  std::vector<Stay> list;
+  for (const auto& [key, entry] : stays_) {
+    auto found = mappers_of(key.inode, mappers);
+    if (found.empty()) continue;
+    list.push_back(entry.stay);
+    list.back().mappers = std::move(found);
+  }
+  return list;
+}
+
+bool Stays::read_opened() {
+  bool any = false;
+  alignas(inotify_event) std::array<char, 16384> buffer;  // NOLINT: filled by read
+  while (true) {
+    const ssize_t count = ::read(inotify_.get(), buffer.data(), buffer.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return any;
+    const std::scoped_lock lock(mutex_);
+    for (std::size_t at = 0; at + sizeof(inotify_event) <= static_cast<std::size_t>(count);) {
+      inotify_event event{};
+      std::memcpy(&event, buffer.data() + at, sizeof event);
+      at += sizeof event + event.len;
+      any = any || (event.mask & (IN_OPEN | IN_Q_OVERFLOW)) != 0;
+      if ((event.mask & IN_Q_OVERFLOW) != 0)
+        for (auto& [key, entry] : stays_) forget_watch(entry);
+      const auto watched = watches_.find(event.wd);
+      if (watched == watches_.end()) continue;
+      if (const auto stay = stays_.find(watched->second);
+          stay != stays_.end() && stay->second.watch == event.wd)
+        stay->second.watch = -1;
+      watches_.erase(watched);
+    }
+  }
+}
+
+std::vector<Stay> Stays::unwatched() const {
+  const std::scoped_lock lock(mutex_);
+  std::vector<Stay> list;
+  for (const auto& [key, entry] : stays_)
+    if (entry.stay.mappers.empty() && entry.watch < 0) list.push_back(entry.stay);
+  return list;
+}
+
+void Stays::watch(const FileKey& key, int fd) {
+  const std::scoped_lock lock(mutex_);
+  const auto found = stays_.find(key);
+  if (found == stays_.end()) return;
+  forget_watch(found->second);
+  const std::string path = fmt::format("/proc/self/fd/{}", fd);
+  const int watch = ::inotify_add_watch(inotify_.get(), path.c_str(), IN_OPEN | IN_ONESHOT);
+  if (watch < 0) return;  // it is then found when something else asks for a round
+  found->second.watch = watch;
+  watches_[watch] = key;
+}
+
+/// With mutex_ held.
+void Stays::forget_watch(Entry& entry) {
+  if (entry.watch < 0) return;
+  watches_.erase(entry.watch);
+  ::inotify_rm_watch(inotify_.get(), entry.watch);
+  entry.watch = -1;
+}
+
+}  // namespace fpolicy::policyd

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// Files whose pages stay where they are when jobs that map them move.
+#pragma once
+
+#include "known_files.h"
+
+#include <fpolicy/fd.h>
+#include <fpolicy/resolver.h>
+
+#include <cstddef>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+namespace fpolicy::policyd {
+
+/// Do the pages of a file with this policy stay when a job moves? Only on root's word: what users tag lives
+/// and moves within their jobs' nodes.
+bool pages_stay(const Effective& effective);
+
+/// A file whose pages stay.
+struct Stay {
+  FileKey key;
+  std::int64_t birth_ns = 0;
+  std::string path;
+  std::vector<MappedAt> mappers;  ///< some that mapped it when last looked
+};
+
+/// Enters which of these inode numbers a process maps, and where. Nothing of one that has ended, and of our
+/// own process.
+void add_mappers(pid_t pid, const std::unordered_set<ino_t>& inodes,
+                 std::unordered_multimap<ino_t, MappedAt>& mappers);
+
+/// The very file, whatever has its path by now, as an O_PATH descriptor. Error: ENOENT where it is nowhere to
+/// be found.
+Result<Fd> reopen(const Stay& stay);
+
+/// Thread-safe: the enforcer enters, the guard asks.
+class Stays {
+ public:
+  Stays();
+
+  /// True if it is new.
+  bool put(Stay stay);
+  void erase(const FileKey& key);
+  [[nodiscard]] bool contains(const FileKey& key) const;
+  [[nodiscard]] std::size_t size() const;
+  [[nodiscard]] std::size_t mapped() const;
+
+  [[nodiscard]] std::unordered_set<ino_t> inodes() const;
+  /// Who maps which inode number, as found in one round over all processes; replaces what was known.
+  void set_mappers(const std::unordered_multimap<ino_t, MappedAt>& mappers);
+  /// Those that somebody maps.
+  [[nodiscard]] std::vector<Stay> list_mapped() const;
+  /// Those with one of these inode numbers, mapped by these.
+  [[nodiscard]] std::vector<Stay> find(const std::unordered_multimap<ino_t, MappedAt>& mappers) const;
+
+  /// Readable when a file that nobody mapped was opened: soon somebody may. -1 where the kernel has no
+  /// watches.
+  [[nodiscard]] int fd() const { return inotify_.get(); }
+  /// Each is told once, until it is watched again. True if there were any.
+  bool read_opened();
+  /// Files that nobody maps and that are not watched.
+  [[nodiscard]] std::vector<Stay> unwatched() const;
+  void watch(const FileKey& key, int fd);
+
+ private:
+  struct Entry {
+    Stay stay;
+    int watch = -1;
+  };
+  void forget_watch(Entry& entry);
+
+  mutable std::mutex mutex_;
+  std::unordered_map<FileKey, Entry, FileKeyHash> stays_;
+  Fd inotify_;
+  std::unordered_map<int, FileKey> watches_;
+};
+
+}  // namespace fpolicy::policyd
