@@ -142,6 +142,7 @@ Status Sentinel::spawn() {
   // It has nothing to say to whoever reads our output, and must not be stopped by it.
   for (int fd = 0; fd < 3 && error == 0; ++fd)
     error = ::posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", fd == 0 ? O_RDONLY : O_WRONLY, 0);
+  if (error == 0) error = ::posix_spawn_file_actions_addclosefrom_np(&actions, sentinel_cgroups_fd + 1);
   std::string name = "fpolicy-sentinel";
   std::array<char*, 2> arguments = {name.data(), nullptr};
   std::array<char*, 1> environment = {nullptr};

@@ -107,6 +107,19 @@ class PolicyCtl {
  public:
   PolicyCtl(Command& command, std::string socket) : command_(command), socket_(std::move(socket)) {}
 
+  static void wait_histogram(const json& delays, std::string& out) {
+    constexpr std::string_view name = "fpolicy_guard_wait_seconds";
+    out += fmt::format("# HELP {0} How long writers waited for policyd.\n# TYPE {0} histogram\n", name);
+    std::int64_t below = 0;
+    double limit = 1e-6;
+    for (const json& count : delays) {
+      if (count.is_number_integer()) below += count.get<std::int64_t>();
+      out += fmt::format("{}_bucket{{le=\"{:g}\"}} {}\n", name, limit, below);
+      limit *= 2;
+    }
+    out += fmt::format("{0}_bucket{{le=\"+Inf\"}} {1}\n{0}_count {1}\n", name, below);
+  }
+
   static void guard_lines(const json& guard,
                           const std::function<void(std::string_view, const std::string&)>& line) {
     const auto on = guard.find("on");
@@ -164,6 +177,42 @@ class PolicyCtl {
         }
       }
     }
+    std::fwrite(out.data(), 1, out.size(), stdout);
+  }
+
+  /// The text format of Prometheus: https://prometheus.io/docs/instrumenting/exposition_formats/
+  void metrics() {
+    const auto reply = call("Status", json::object());
+    if (!reply) return;
+    std::string out;
+    const auto one = [&](std::string_view name, std::string_view type, std::string_view help,
+                         std::int64_t value) {
+      out += fmt::format("# HELP fpolicy_{0} {1}\n# TYPE fpolicy_{0} {2}\nfpolicy_{0} {3}\n", name, help,
+                         type, value);
+    };
+    const auto all = [&](std::string_view name, std::string_view help, const json& counters) {
+      out += fmt::format("# HELP fpolicy_{0} {1}\n# TYPE fpolicy_{0} counter\n", name, help);
+      for (const auto& [kind, value] : counters.items())
+        if (value.is_number_integer())
+          out += fmt::format("fpolicy_{}{{kind=\"{}\"}} {}\n", name, kind, value.get<std::int64_t>());
+    };
+    one("uptime_seconds", "gauge", "Since policyd started.", number(*reply, "uptime_usec") / 1'000'000);
+    one("cgroups", "gauge", "Cgroups that there are.", number(*reply, "cgroups"));
+    one("rules", "gauge", "Rules in force.", number(*reply, "rules"));
+    one("queued", "gauge", "Work that waits.", number(*reply, "queued_files"));
+    one("retry_files", "gauge", "Files to be tried again.", number(*reply, "retry_files"));
+    one("pinned_files", "gauge", "Files that are pinned.", number(*reply, "pinned_files"));
+    one("pinned_bytes", "gauge", "Bytes that pins hold.", number(*reply, "pinned_bytes"));
+    all("done_total", "What policyd has done.", reply->value("counters", json::object()));
+    const json guard = reply->value("guard", json::object());
+    one("guard_on", "gauge", "1: moves of jobs wait until what stays is held.",
+        guard.value("on", false) ? 1 : 0);
+    one("guard_held_bytes", "gauge", "Bytes held now.", number(guard, "held_bytes"));
+    one("guard_sentinel_restarts_total", "counter", "Sentinels that ended.", number(guard, "restarts"));
+    one("guard_longest_wait_microseconds", "gauge", "The longest that a writer waited.",
+        number(guard, "longest_usec"));
+    all("guard_total", "What the guard was asked and did.", guard.value("counters", json::object()));
+    wait_histogram(list(guard, "delays"), out);
     std::fwrite(out.data(), 1, out.size(), stdout);
   }
 
@@ -439,11 +488,11 @@ class PolicyCtl {
 
 int main(int argc, char** argv) {
   using namespace fpolicy::tools;
-  Command command(
-      "policyctl", "Ask and direct policyd.",
-      {"[OPTION...] status", "[OPTION...] jobs", "[OPTION...] pins", "[OPTION...] events [-f]",
-       "[OPTION...] apply [-R] [FILE...]", "[OPTION...] migrate --cgroup PATH --from NODES --to NODES",
-       "[OPTION...] migrate --pid PID[,PID...] --from NODES --to NODES", "[OPTION...] reload"});
+  Command command("policyctl", "Ask and direct policyd.",
+                  {"[OPTION...] status", "[OPTION...] metrics", "[OPTION...] jobs", "[OPTION...] pins",
+                   "[OPTION...] events [-f]", "[OPTION...] apply [-R] [FILE...]",
+                   "[OPTION...] migrate --cgroup PATH --from NODES --to NODES",
+                   "[OPTION...] migrate --pid PID[,PID...] --from NODES --to NODES", "[OPTION...] reload"});
   Locations locations;
   LinkOptions links;
   TableOptions table;
@@ -456,6 +505,7 @@ int main(int argc, char** argv) {
   app.fallthrough();
   auto* status =
       app.add_subcommand("status", "What policyd is, does and has done, and what it cannot do here");
+  auto* metrics = app.add_subcommand("metrics", "The same for Prometheus");
   auto* jobs = app.add_subcommand("jobs", "Cgroups whose processes map files with a policy");
   table.add_to(*jobs);
   auto* pins = app.add_subcommand("pins", "Files that are pinned or should be");
@@ -478,6 +528,7 @@ int main(int argc, char** argv) {
 
   PolicyCtl tool(command, locations.socket);
   if (status->parsed()) tool.status();
+  if (metrics->parsed()) tool.metrics();
   if (jobs->parsed()) return tool.jobs(table);
   if (pins->parsed()) return tool.pins(table);
   if (events->parsed()) tool.events(follow);

@@ -17,7 +17,8 @@ guarded() {
 # sample FILE: where its pages are, again and again, from another node.
 sample() {
   rm -f /tmp/samples
-  on_node 0 pagewhere --repeat "$1" >/tmp/samples 2>/tmp/samples.err &
+  # No function: the pid would be a shell's.
+  numactl --cpunodebind=0 --membind=0 -- pagewhere --repeat "$1" >/tmp/samples 2>/tmp/samples.err &
   sample_pid=$!
   within 2 "first sample" test -s /tmp/samples
 }
@@ -203,4 +204,234 @@ case_readers_are_not_kept() {
   echo 1 >$cg/t-kill/cgroup.kill
   rmdir $cg/t-kill
   cat $cg/cgroup.controllers $cg/t-job/cgroup.events $cg/t-job/cpuset.mems.effective >/dev/null
+}
+
+# opens FILE: opens it for writing, writes nothing; prints how long it waited, in ms.
+opens() {
+  local began=${EPOCHREALTIME/./}
+  : >>"$1"
+  echo $(((${EPOCHREALTIME/./} - began) / 1000))
+}
+
+case_policyd_stopped() {
+  # Nobody waits longer than the deadline for a policyd that does not run; then nobody waits for it at all.
+  guarded "deadline_ms = 50"
+  prepare 8
+  local waited
+  kill -STOP $policyd_pid
+  for waited in $(for _ in $(seq 12); do opens $cg/t-job/cpuset.mems; done); do
+    echo "note: waited $waited ms"
+    [ "$waited" -lt 3000 ] || fail "a writer waited for $waited ms"
+  done
+  kill -CONT $policyd_pid
+  [ "$(guard_value counters.late)" -ge 1 ] || fail "nobody was let go"
+  [ "$(guard_value counters.passed)" -ge 8 ] || fail "every one waited: $(guard_value counters)"
+  within 2 "asked again" is_asked
+}
+is_asked() {
+  local before
+  before=$(guard_value counters.answered)
+  opens $cg/t-job/cpuset.mems
+  [ "$(guard_value counters.answered)" -gt "$before" ]
+}
+
+case_policyd_killed_while_somebody_waits() {
+  local kills=${FPOLICY_KILLS:-6} writer
+  guarded
+  prepare 8
+  for i in $(seq "$kills"); do
+    if [ "$i" -gt 1 ]; then
+      start_policyd --config /tmp/policyd.toml
+      within 2 "guard is on" guard_is_on
+    fi
+    # Every other time it does not get to the question at all.
+    [ $((i % 2)) -eq 0 ] || kill -STOP $policyd_pid
+    opens $cg/t-job/cpuset.mems >/tmp/waited &
+    writer=$!
+    sleep 0.0$((RANDOM % 10))
+    kill -KILL $policyd_pid
+    within 1 "the writer goes on" not_running $writer
+    wait $policyd_pid || true
+    within 1 "the sentinel ends" sentinel_gone
+  done
+  opens $cg/t-job/cpuset.mems >/dev/null
+}
+not_running() { ! kill -0 "$1" 2>/dev/null; }
+sentinel_gone() { ! pgrep -x fpolicy-guard >/dev/null; }
+
+case_sentinel_killed() {
+  guarded "deadline_ms = 50"
+  prepare 8
+  local sentinel
+  for signal in KILL STOP; do
+    sentinel=$(guard_value sentinel)
+    kill -$signal "$sentinel"
+    echo "note: waited $(opens $cg/t-job/cpuset.mems) ms"
+    within 2 "another sentinel" another_sentinel "$sentinel"
+  done
+  grep -q "the sentinel has stopped working" /tmp/policyd.log
+  [ "$(guard_value restarts)" -eq 2 ] || fail "restarts: $(guard_value restarts)"
+}
+another_sentinel() { guard_is_on && [ "$(guard_value sentinel)" != "$1" ] && ! kill -0 "$1" 2>/dev/null; }
+
+case_ends_with_policyd() {
+  guarded
+  stop_policyd
+  within 1 "the sentinel ends" sentinel_gone
+  make_job t-job 0
+  opens $cg/t-job/cpuset.mems >/dev/null
+}
+
+case_switched_by_reload() {
+  guarded
+  printf '[guard]\nenabled = false\n' >/tmp/policyd.toml
+  policyctl reload
+  equal "false switched off" "$(guard_value on) $(guard_value reason)" "the guard"
+  within 1 "the sentinel ends" sentinel_gone
+  : >/tmp/policyd.toml
+  policyctl reload
+  within 2 "guard is on" guard_is_on
+  equal 50000 "$(guard_value deadline_usec)" "the deadline"
+}
+
+case_sentinel_stands_apart() {
+  guarded
+  local sentinel
+  sentinel=$(guard_value sentinel)
+  equal "0::/" "$(grep '^0:' /proc/$sentinel/cgroup)" "its cgroup"
+  equal -1000 "$(cat /proc/$sentinel/oom_score_adj)" "its oom_score_adj"
+  equal "true true" "$(guard_value realtime) $(guard_value locked)" "real time, and locked"
+  equal "SCHED_FIFO" "$(chrt -p $sentinel | sed -n 's/.*policy: //p')" "its scheduling"
+  # The group of questions is its own alone: should it end, everybody goes on.
+  equal 1 "$(fanotify_groups $sentinel)" "groups that it has open"
+  equal 1 "$(fanotify_groups $policyd_pid)" "groups that policyd has open: its watch of moves"
+  echo "note: $(grep VmLck /proc/$sentinel/status)"
+}
+
+fanotify_groups() { find /proc/$1/fd -lname '*fanotify*' | wc -l; }
+
+case_many_cgroups() {
+  guarded "deadline_ms = 50"
+  prepare 1
+  local count=${FPOLICY_CGROUPS:-60} sleeper
+  sleep 1000 &
+  sleeper=$!
+  many_cgroups 5 $sleeper
+  local descriptors sentinel
+  sentinel=$(guard_value sentinel)
+  within 2 "nothing is held" no_pages_held
+  descriptors=$(count_descriptors $policyd_pid $sentinel)
+  many_cgroups "$count" $sleeper
+  within 2 "nothing is held" no_pages_held
+  equal "$descriptors" "$(count_descriptors $policyd_pid $sentinel)" "descriptors"
+  equal "$sentinel" "$(guard_value sentinel)" "the sentinel"
+  tell_guard
+  kill $sleeper
+}
+count_descriptors() { find /proc/$1/fd /proc/$2/fd -mindepth 1 2>/dev/null | wc -l; }
+many_cgroups() {
+  local i waited longest=0
+  for i in $(seq "$1"); do
+    mkdir $cg/t-$i
+    waited=$(opens $cg/t-$i/cpuset.mems)
+    [ "$waited" -le $longest ] || longest=$waited
+    echo 1 >$cg/t-$i/cpuset.mems
+    echo "$2" >$cg/t-$i/cgroup.procs
+    echo "$2" >$cg/cgroup.procs
+    rmdir $cg/t-$i
+  done
+  echo "note: the longest wait was $longest ms"
+  [ $longest -lt 3000 ] || fail "a writer waited for $longest ms"
+}
+
+case_more_than_the_budget() {
+  guarded "deadline_ms = 1000
+max_bytes = 8388608"
+  prepare 32
+  echo 2 >$cg/t-job/cpuset.mems
+  [[ $(guard_value last_refusal) == *guard.max_bytes* ]] || fail "$(guard_value last_refusal)"
+  within 2 "told" some_slipped
+  within 2 "repaired" all_on 0 $lib $pages
+  [ "$(guard_value most_held_bytes)" -le 25165824 ] || fail "$(guard_value most_held_bytes) bytes were held"
+}
+some_slipped() { [ "$(policyctl --json status | jq .counters.pages_slipped)" -gt 0 ]; }
+
+case_other_cgroups_are_left_alone() {
+  guarded 'deadline_ms = 1000
+cgroups = ["/t-other"]'
+  prepare 8
+  make_job t-other 0
+  local holds
+  holds=$(guard_value counters.holds)
+  echo 2 >$cg/t-job/cpuset.mems
+  equal "$holds" "$(guard_value counters.holds)" "moves for which pages were held"
+  echo "$job_pid" >$cg/t-other/cgroup.procs
+  [ "$(guard_value counters.holds)" -gt "$holds" ] || fail "nothing was held"
+}
+
+case_file_changes_meanwhile() {
+  guarded
+  prepare 16
+  # Replaced: whoever maps the old one keeps it, at home.
+  cp $lib $lib.new
+  mv $lib.new $lib
+  there_and_back 1 2
+  equal "0:4096" "$(pagewhere --pid "$job_pid" --map "lib.so (deleted)")" "pages of the old file"
+  rm $lib
+  there_and_back 1 2
+  equal "0:4096" "$(pagewhere --pid "$job_pid" --map "lib.so (deleted)")" "pages of the deleted file"
+  nothing_slipped
+  # Shortened while its pages are held: they are given back when the writer is done.
+  make_file /mnt/ext4/t/other.so 16 0
+  setfpolicy bind:0 /mnt/ext4/t/other.so
+  map_in_job t-job /mnt/ext4/t/other.so
+  within 2 "the guard knows" mapped_files 2
+  exec 9>$cg/t-job/cpuset.mems
+  truncate -s 4M /mnt/ext4/t/other.so
+  echo 2 >&9
+  exec 9>&-
+  all_on 0 /mnt/ext4/t/other.so 1024
+  within 2 "nothing is held" no_pages_held
+}
+
+# filesystem NAME FILE: pages of a library there do not leave.
+on_filesystem() {
+  lib=$2
+  local pages
+  pages=$(($(stat -c %s $lib) / 4096))
+  cache_on $lib 0
+  all_on 0 $lib $pages
+  setfpolicy bind:0 $lib
+  make_job t-job 0
+  map_in_job t-job --anon 8 $lib
+  within 2 "the guard knows" mapped_files 1
+  echo 2 >$cg/t-job/cpuset.mems
+  anonymous_on 2
+  equal "0:$pages" "$(nodes $lib)" "pages on $1"
+  nothing_slipped
+  kill "$job_pid"
+  wait "$job_pid" || true
+  setfpolicy -x $lib
+}
+
+case_filesystems() {
+  guarded
+  local name
+  for name in xfs btrfs vfat; do
+    mkdir -p /mnt/$name/t
+    dd if=/dev/zero of=/mnt/$name/t/lib.so bs=1M count=4 status=none
+    on_filesystem $name /mnt/$name/t/lib.so
+  done
+  on_filesystem squashfs /mnt/squashfs/data-16M
+  mkdir -p /tmp/t/tmpfs /tmp/t/lower /tmp/t/upper /tmp/t/work /tmp/t/overlay
+  mount -t tmpfs none /tmp/t/tmpfs
+  on_node 0 dd if=/dev/zero of=/tmp/t/tmpfs/lib.so bs=1M count=4 status=none
+  on_filesystem tmpfs /tmp/t/tmpfs/lib.so
+  umount /tmp/t/tmpfs
+  mkdir -p /mnt/ext4/t/upper /mnt/ext4/t/work /mnt/ext4/t/lower
+  dd if=/dev/zero of=/mnt/ext4/t/lower/lib.so bs=1M count=4 status=none
+  mount -t overlay -o lowerdir=/mnt/ext4/t/lower,upperdir=/mnt/ext4/t/upper,workdir=/mnt/ext4/t/work none /tmp/t/overlay
+  dd if=/dev/zero of=/tmp/t/overlay/lib.so bs=1M count=4 status=none
+  on_filesystem overlay /tmp/t/overlay/lib.so
+  umount /tmp/t/overlay
 }

@@ -54,7 +54,7 @@ case_wrong_usage_exits_2() {
     "migratejob --pid $nobody --from 0 --to 0 --cpus 0" 'migratejob --cgroup c --from 0 --to 0 --cpus 0' \
     "migratejob --pid $nobody --from 0 --to 0 --no-freeze --pre-copy" \
     "migratejob --pid $nobody --from 0 --to 0 --threads 0" "migratejob --pid $nobody --from 0 --to 0 --max-mbps 0" \
-    policyctl 'policyctl frob' 'policyctl status extra' 'policyctl pins extra' 'policyctl pins -o nonsense' \
+    policyctl 'policyctl frob' 'policyctl status extra' 'policyctl metrics extra' 'policyctl pins extra' 'policyctl pins -o nonsense' \
     'policyctl migrate' "policyctl migrate --pid $nobody --from 0" \
     'policyctl migrate --from 0 --to 0' "policyctl migrate --pid $nobody --from 0 --to 0 --cpus 0" \
     'policyctl migrate --cgroup / --from 0 --to 0'; do

@@ -81,6 +81,35 @@ TEST_F(PageHoldTest, HoldsAgainAfterARelease) {
   EXPECT_EQ(hold.hold(file.get(), 0, page).value_or(0), page);
 }
 
+TEST_F(PageHoldTest, HoldsWhatIsResident) {
+  PageHold hold;
+  int asked = 0;
+  EXPECT_EQ(hold.hold_resident(file.get(), [&](std::uint64_t /*held*/) { return ++asked > 0; }).value_or(0),
+            10 * page + 100);
+  EXPECT_EQ(asked, 1);
+}
+
+TEST_F(PageHoldTest, HoldsNothingOfAHole) {
+  // A TiB, with a page in its midst: what is looked at is what is there.
+  const std::string path = directory / "sparse";
+  const Fd sparse(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  ASSERT_TRUE(sparse);
+  ASSERT_EQ(::ftruncate(sparse.get(), off_t{1} << 40U), 0);
+  ASSERT_EQ(::pwrite(sparse.get(), "x", 1, off_t{1} << 39U), 1);
+  PageHold hold;
+  EXPECT_EQ(hold.hold_resident(sparse.get(), [](std::uint64_t) { return true; }).value_or(0), page);
+}
+
+TEST_F(PageHoldTest, StopsWhenItIsTold) {
+  const std::string path = directory / "large";
+  const Fd large(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  const std::string text(40U << 20U, 'y');
+  ASSERT_EQ(::write(large.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  PageHold hold;
+  const auto held = hold.hold_resident(large.get(), [](std::uint64_t so_far) { return so_far < 20U << 20U; });
+  EXPECT_EQ(held.value_or(0), 32U << 20U) << "two windows of 16 MiB";
+}
+
 TEST_F(PageHoldTest, WhatCannotBeHeldIsAFault) {
   PageHold hold;
   const Fd write_only(::open((directory / "file").c_str(), O_WRONLY | O_CLOEXEC));

@@ -22,6 +22,8 @@ TEST(Config, EverySettingIsRead) {
   const auto config = parse_config(
       "[enforcement]\nbandwidth_mib = 500\nthreads = 3\nfirst_retry_seconds = 2\nlongest_retry_seconds = 60\n"
       "walk_files_per_second = 7\n"
+      "[guard]\nenabled = false\ndeadline_ms = 20\nhold_seconds = 5\nmax_bytes = 4096\n"
+      "cgroups = [\"/system.slice\", \"/batch/a\"]\n"
       "[user_tags]\nhonoured = false\nbudget_mib_per_minute = 0\n[rules]\ndirectory = \"/srv/rules\"\n",
       "x");
   ASSERT_TRUE(config) << config.error().message;
@@ -33,6 +35,11 @@ TEST(Config, EverySettingIsRead) {
   expected.walk_files_per_second = 7;
   expected.user_tags = false;
   expected.user_budget_mib = 0;
+  expected.guard = false;
+  expected.guard_deadline = std::chrono::milliseconds(20);
+  expected.guard_hold = std::chrono::seconds(5);
+  expected.guard_max_bytes = 4096;
+  expected.guard_cgroups = {"/system.slice", "/batch/a"};
   expected.rules_directory = "/srv/rules";
   EXPECT_EQ(*config, expected);
 }
@@ -49,6 +56,13 @@ TEST(Config, ErrorsSayFileLineAndColumn) {
       {"[user_tags]\nhonoured = 1\n", "f:2:12: honoured: expected true or false"},
       {"[rules]\ndirectory = \"rules.d\"\n", "f:2:13: directory: expected an absolute path"},
       {"[rules]\ndirectory = \"/a\\u0000b\"\n", "f:2:13: directory: expected an absolute path"},
+      {"[guard]\ndeadline_ms = 0\n", "f:2:15: deadline_ms: expected a whole number from 1 to 1000"},
+      {"[guard]\ncgroups = \"/\"\n",
+       "f:2:11: cgroups: expected a list of absolute paths, as in [\"/system.slice\"]"},
+      {"[guard]\ncgroups = [\"/a/\"]\n",
+       "f:2:11: cgroups: expected a list of absolute paths, as in [\"/system.slice\"]"},
+      {"[guard]\ncgroups = [\"/a\", 3]\n",
+       "f:2:11: cgroups: expected a list of absolute paths, as in [\"/system.slice\"]"},
       {"rules = 3\n", "f:1:9: expected a section [rules]"},
   };
   for (const auto& [text, message] : cases) {
