@@ -263,7 +263,7 @@ void Sentinel::run() {
   auto pause = std::chrono::milliseconds(first_restart);
   while (true) {
     const auto began = Clock::now();
-    if (const auto spawned = spawn(); !spawned) set_state(false, -1, spawned.error().message);
+    const auto spawned = spawn();
     bool ended = pid_ < 0;
     while (!ended) {
       {
@@ -304,7 +304,11 @@ void Sentinel::run() {
     std::unique_lock lock(mutex_);
     if (stopping_) return;
     ++state_.restarts;
-    if (state_.reason.empty()) state_.reason = "the sentinel has ended; it is being started again";
+    if (!spawned) {
+      state_.reason = spawned.error().message;
+    } else if (!has_given_up_) {
+      state_.reason = "the sentinel has ended; it is being started again";
+    }
     const std::string reason = state_.reason;
     lock.unlock();
     if (was_watching || has_given_up_ || pause == first_restart)

@@ -66,13 +66,19 @@ Stays::Stays() : inotify_(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {}
 
 bool Stays::put(Stay stay) {
   const std::scoped_lock lock(mutex_);
+  ino_t inode_in_maps = 0;
+  if (!stay.mappers.empty() && stay.mappers[0].mapping.inode != stay.key.inode)
+    inode_in_maps = stay.mappers[0].mapping.inode;
   const auto found = stays_.find(stay.key);
   if (found == stays_.end()) {
     if (stays_.size() >= most_stays) return false;
     const FileKey key = stay.key;
-    stays_.emplace(key, Entry{.stay = std::move(stay)});
+    Entry& entry = stays_[key];
+    entry.inode_in_maps = inode_in_maps;
+    entry.stay = std::move(stay);
     return true;
   }
+  if (inode_in_maps != 0) found->second.inode_in_maps = inode_in_maps;
   Stay& known = found->second.stay;
   if (stay.mappers.empty()) stay.mappers = std::move(known.mappers);
   known = std::move(stay);
@@ -107,26 +113,28 @@ std::unordered_set<ino_t> Stays::inodes() const {
   const std::scoped_lock lock(mutex_);
   std::unordered_set<ino_t> inodes;
   inodes.reserve(stays_.size());
-  for (const auto& [key, entry] : stays_) inodes.insert(key.inode);
+  for (const auto& [key, entry] : stays_) {
+    inodes.insert(key.inode);
+    if (entry.inode_in_maps != 0) inodes.insert(entry.inode_in_maps);
+  }
   return inodes;
 }
 
-namespace {
-
 /// An inode number may be that of several files; which, reopen() tells.
-std::vector<MappedAt> mappers_of(ino_t inode, const std::unordered_multimap<ino_t, MappedAt>& mappers) {
+std::vector<MappedAt> Stays::mappers_of(const Entry& entry,
+                                        const std::unordered_multimap<ino_t, MappedAt>& mappers) {
   std::vector<MappedAt> found;
-  const auto [first, end] = mappers.equal_range(inode);
-  for (auto mapper = first; mapper != end && found.size() < most_mappers; ++mapper)
-    found.push_back(mapper->second);
+  for (const ino_t inode : {entry.stay.key.inode, entry.inode_in_maps}) {
+    const auto [first, end] = mappers.equal_range(inode);
+    for (auto mapper = first; mapper != end && found.size() < most_mappers; ++mapper)
+      found.push_back(mapper->second);
+  }
   return found;
 }
 
-}  // namespace
-
 void Stays::set_mappers(const std::unordered_multimap<ino_t, MappedAt>& mappers) {
   const std::scoped_lock lock(mutex_);
-  for (auto& [key, entry] : stays_) entry.stay.mappers = mappers_of(key.inode, mappers);
+  for (auto& [key, entry] : stays_) entry.stay.mappers = mappers_of(entry, mappers);
 }
 
 std::vector<Stay> Stays::list_mapped() const {
@@ -141,7 +149,7 @@ std::vector<Stay> Stays::find(const std::unordered_multimap<ino_t, MappedAt>& ma
   const std::scoped_lock lock(mutex_);
   std::vector<Stay> list;
   for (const auto& [key, entry] : stays_) {
-    auto found = mappers_of(key.inode, mappers);
+    auto found = mappers_of(entry, mappers);
     if (found.empty()) continue;
     list.push_back(entry.stay);
     list.back().mappers = std::move(found);

@@ -69,8 +69,13 @@ class Stays {
  private:
   struct Entry {
     Stay stay;
+    /// What the maps of processes say, where it is not the file's own: overlayfs shows a copy's before
+    /// Linux 6.8.
+    ino_t inode_in_maps = 0;
     int watch = -1;
   };
+  static std::vector<MappedAt> mappers_of(const Entry& entry,
+                                          const std::unordered_multimap<ino_t, MappedAt>& mappers);
   void forget_watch(Entry& entry);
 
   mutable std::mutex mutex_;

@@ -85,7 +85,7 @@ expect_status() {
 # within SECONDS WHAT COMMAND...: until COMMAND succeeds.
 within() {
   local seconds=$1 what=$2 began=${EPOCHREALTIME/./} now
-  local longest=$((seconds * patience > 60 ? seconds * patience : 60))
+  local longest=$((seconds * patience > 60 ? seconds * patience : 60)) pause=100
   shift 2
   until "$@" >/dev/null 2>&1; do
     now=${EPOCHREALTIME/./}
@@ -94,7 +94,9 @@ within() {
       fail "$what: not within $longest s"
       return 1
     fi
-    sleep 0.1
+    # Looking takes time from what is waited for: seldom, if it takes long.
+    sleep "0.$pause"
+    [ $pause -ge 800 ] || pause=$((pause + 50))
   done
   now=${EPOCHREALTIME/./}
   echo "note: $what: $(((now - began) / 1000)) ms (promised: $seconds s)"

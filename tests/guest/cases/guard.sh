@@ -429,7 +429,6 @@ case_filesystems() {
   on_filesystem tmpfs /tmp/t/tmpfs/lib.so
   umount /tmp/t/tmpfs
   mkdir -p /mnt/ext4/t/upper /mnt/ext4/t/work /mnt/ext4/t/lower
-  dd if=/dev/zero of=/mnt/ext4/t/lower/lib.so bs=1M count=4 status=none
   mount -t overlay -o lowerdir=/mnt/ext4/t/lower,upperdir=/mnt/ext4/t/upper,workdir=/mnt/ext4/t/work none /tmp/t/overlay
   dd if=/dev/zero of=/tmp/t/overlay/lib.so bs=1M count=4 status=none
   on_filesystem overlay /tmp/t/overlay/lib.so

@@ -96,6 +96,19 @@ TEST_F(StaysTest, ThoseThatAJobMaps) {
   EXPECT_EQ(stays.mapped(), 0U) << "a question changes nothing";
 }
 
+TEST_F(StaysTest, OverlayfsMayShowAnotherInodeInMaps) {
+  Stay a = make("a");
+  FileMapping mapping;
+  mapping.inode = a.key.inode + 1;
+  a.mappers = {MappedAt{.pid = 5, .mapping = mapping}};
+  stays.put(a);
+  EXPECT_TRUE(stays.inodes().contains(a.key.inode));
+  EXPECT_TRUE(stays.inodes().contains(mapping.inode));
+  stays.set_mappers({});
+  EXPECT_EQ(stays.mapped(), 0U);
+  EXPECT_THAT(stays.find({{mapping.inode, MappedAt{.pid = 6, .mapping = mapping}}}), SizeIs(1));
+}
+
 TEST_F(StaysTest, AreForgotten) {
   const Stay a = make("a");
   stays.put(a);
