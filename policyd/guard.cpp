@@ -58,6 +58,7 @@ void Guard::start() {
     return;
   }
   sentinel_->set_deadline(config_.guard_deadline);
+  parts_.stays->set_observer([sentinel = sentinel_.get()](bool any) { sentinel->set_nothing_to_hold(!any); });
   thread_ = std::thread([this] { run(); });
 }
 
@@ -67,7 +68,8 @@ bool Guard::stop(std::chrono::milliseconds patience) {
   stopping_ = true;
   changed_.notify_all();
   lock.unlock();
-  // First: nobody waits for us any more.
+  parts_.stays->set_observer(nullptr);
+  // Before all that may wait: nobody waits for us any more.
   sentinel_->stop();
   lock.lock();
   if (!changed_.wait_for(lock, patience, [this] { return ended_; })) return false;

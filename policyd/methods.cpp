@@ -220,6 +220,7 @@ json guard_json(const GuardStatus& status) {
                 {"ignored", status.counters.ignored},
                 {"readers", status.counters.readers},
                 {"own", status.counters.own},
+                {"idle", status.counters.idle},
                 {"asked", status.counters.asked},
                 {"answered", status.counters.answered},
                 {"late", status.counters.late},

@@ -44,6 +44,12 @@ static struct question questions[sentinel_most_questions];
 static uint32_t last_number;
 static bool caller_is_late;
 static struct sentinel_message message;
+static uint32_t waiting;  // questions that policyd has
+
+// Files that matter, by their inodes, which the cgroup filesystem does not use twice: the name of one is read
+// once.
+enum { most_known = 1024 };
+static uint64_t known[most_known];
 
 #define ADD(counter, amount) __atomic_fetch_add(&shared->counter, amount, __ATOMIC_RELAXED)
 
@@ -86,6 +92,7 @@ static void count_delay(uint64_t asked_ns) {
 static void settle(struct question* question) {
   allow(question->fd);
   question->fd = -1;
+  --waiting;
   ADD(waiting, -1);
   count_delay(question->asked_ns);
 }
@@ -124,6 +131,16 @@ static long read_how(pid_t thread, unsigned long address) {
   return (long)flags;
 }
 
+// The next number of a line of /proc/PID/syscall: decimal first, then hexadecimal ones. False where there is
+// none.
+static bool next_number(char** at, int base, unsigned long* value) {
+  char* end = NULL;
+  *value = strtoul(*at, &end, base);
+  const bool is_one = end != *at;
+  *at = end;
+  return is_one;
+}
+
 // The opener waits inside its system call, whose arguments the kernel shows. False only for a sure reader.
 static bool opens_for_writing(pid_t thread) {
   char path[40];
@@ -137,10 +154,12 @@ static bool opens_for_writing(pid_t thread) {
     close(fd);
     if (length <= 0) return true;
     text[length] = '\0';
-    long number = -1;
-    unsigned long arguments[4];
-    if (sscanf(text, "%ld %lx %lx %lx %lx", &number, &arguments[0], &arguments[1], &arguments[2],
-               &arguments[3]) != 5) {
+    char* at = text;
+    unsigned long number = 0;
+    unsigned long arguments[3];
+    bool is_whole = next_number(&at, 10, &number);
+    for (size_t i = 0; i < 3 && is_whole; ++i) is_whole = next_number(&at, 16, &arguments[i]);
+    if (!is_whole) {
       // "running": not yet asleep.
       const struct timespec soon = {.tv_nsec = 20000};
       clock_nanosleep(CLOCK_MONOTONIC, 0, &soon, NULL);
@@ -188,48 +207,66 @@ static void ask(int fd, size_t length, uint64_t asked_ns) {
   }
   *free_slot = (struct question){.fd = fd, .number = message.number, .asked_ns = asked_ns};
   ADD(asked, 1);
+  ++waiting;
   ADD(waiting, 1);
+}
+
+// Is it a file whose opening may be a move? message.inode is then its inode.
+static bool is_known(int fd) {
+  struct stat status;
+  message.inode = fstat(fd, &status) == 0 ? status.st_ino : 0;
+  uint64_t* place = &known[message.inode % most_known];
+  if (message.inode != 0 && *place == message.inode) return true;
+  if (!matters(read_path(fd))) return false;
+  *place = message.inode;
+  return true;
+}
+
+static void answer_question(int fd, pid_t thread, uint64_t asked_ns) {
+  ADD(questions, 1);
+  if (!is_known(fd)) {
+    ADD(ignored, 1);
+    ignore(fd);
+    allow(fd);
+  } else if (__atomic_load_n(&shared->nothing_to_hold, __ATOMIC_RELAXED) != 0) {
+    ADD(idle, 1);
+    allow(fd);
+  } else if (!opens_for_writing(thread)) {
+    ADD(readers, 1);
+    allow(fd);
+  } else if (is_callers(thread)) {
+    ADD(own, 1);
+    allow(fd);
+  } else {
+    ask(fd, read_path(fd), asked_ns);
+  }
+}
+
+// Somebody has written the file, or closed it after he may have.
+static void tell(int fd, uint64_t mask) {
+  if (!is_known(fd)) {
+    ignore(fd);
+  } else if (__atomic_load_n(&shared->nothing_to_hold, __ATOMIC_RELAXED) == 0) {
+    message.number = 0;
+    message.path[0] = '\0';
+    if ((mask & FAN_MODIFY) != 0) {
+      message.kind = sentinel_written;
+      send_message(1);
+    }
+    if ((mask & FAN_CLOSE_WRITE) != 0) {
+      message.kind = sentinel_closed;
+      send_message(1);
+    }
+  }
+  close(fd);
 }
 
 static void take_event(const struct fanotify_event_metadata* event, uint64_t asked_ns) {
   if (event->fd < 0) return;
-  const bool is_question = (event->mask & FAN_OPEN_PERM) != 0;
-  const size_t length = read_path(event->fd);
-  if (is_question) ADD(questions, 1);
-  if (!matters(length)) {
-    ignore(event->fd);
-    if (is_question) {
-      ADD(ignored, 1);
-      allow(event->fd);
-    } else {
-      close(event->fd);
-    }
-    return;
-  }
-  struct stat status;
-  message.inode = fstat(event->fd, &status) == 0 ? status.st_ino : 0;
-  if (is_question) {
-    if (!opens_for_writing(event->pid)) {
-      ADD(readers, 1);
-      allow(event->fd);
-    } else if (is_callers(event->pid)) {
-      ADD(own, 1);
-      allow(event->fd);
-    } else {
-      ask(event->fd, length, asked_ns);
-    }
-    return;
-  }
-  close(event->fd);
-  message.number = 0;
-  if ((event->mask & FAN_MODIFY) != 0) {
-    message.kind = sentinel_written;
-    send_message(length + 1);
-  }
-  if ((event->mask & FAN_CLOSE_WRITE) != 0) {
-    message.kind = sentinel_closed;
-    send_message(length + 1);
-  }
+  if ((event->mask & FAN_OPEN_PERM) != 0)
+    answer_question(event->fd, event->pid, asked_ns);
+  else
+    tell(event->fd, event->mask);
 }
 
 static void read_events(void) {
@@ -269,6 +306,7 @@ static void read_answers(void) {
 
 // Lets those go who have waited long enough; nanoseconds until the next has, or -1.
 static int64_t let_go(void) {
+  if (waiting == 0) return -1;
   const uint64_t deadline_ns = (uint64_t)__atomic_load_n(&shared->deadline_us, __ATOMIC_RELAXED) * 1000U;
   const uint64_t now = now_ns();
   int64_t next = -1;

@@ -81,6 +81,10 @@ void Sentinel::set_deadline(std::chrono::milliseconds deadline) {
   __atomic_store_n(&shared_->deadline_us, us, __ATOMIC_RELAXED);
 }
 
+void Sentinel::set_nothing_to_hold(bool nothing) {
+  __atomic_store_n(&shared_->nothing_to_hold, nothing ? 1U : 0U, __ATOMIC_RELAXED);
+}
+
 Sentinel::State Sentinel::state() const {
   const std::scoped_lock lock(mutex_);
   return state_;

@@ -35,6 +35,8 @@ class Sentinel {
   Status start();
   void stop();
   void set_deadline(std::chrono::milliseconds deadline);
+  /// Whether it need not ask at all.
+  void set_nothing_to_hold(bool nothing);
   /// The opener may go on. Never waits; any thread.
   void answer(std::uint32_t number);
 

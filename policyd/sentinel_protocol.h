@@ -47,24 +47,26 @@ enum {
   sentinel_most_questions = 256
 };
 
-/* Written by the sentinel, but for deadline_us, with atomic operations of no order: they are counters. */
+/* Written by the sentinel, but for the first two, with atomic operations of no order: they are counters. */
 struct sentinel_shared {
-  uint32_t deadline_us; /* written by policyd */
-  uint32_t waiting;     /* questions that policyd has now */
-  uint64_t progress;    /* rounds of the sentinel's loop */
-  uint64_t questions;   /* opens that it was asked about */
-  uint64_t ignored;     /* of files that do not matter: the next opens of these are not asked about */
-  uint64_t readers;     /* of files that matter, for reading */
-  uint64_t own;         /* by policyd itself */
-  uint64_t asked;       /* policyd was asked */
-  uint64_t answered;    /* of these, in time */
-  uint64_t late;        /* of these, not answered within the deadline */
-  uint64_t passed;      /* let go without asking policyd, which was late before */
-  uint64_t overflow;    /* let go without asking policyd, which had too many to answer */
-  uint64_t unreadable;  /* the file was gone before the question was read */
-  uint64_t longest_us;  /* of all that were asked */
-  uint64_t realtime;    /* 1: it runs before all that is not */
-  uint64_t locked;      /* 1: its memory is locked */
+  uint32_t deadline_us;     /* written by policyd */
+  uint32_t nothing_to_hold; /* written by policyd: 1: it need not be asked */
+  uint32_t waiting;         /* questions that policyd has now */
+  uint64_t progress;        /* rounds of the sentinel's loop */
+  uint64_t questions;       /* opens that it was asked about */
+  uint64_t ignored;         /* of files that do not matter: the next opens of these are not asked about */
+  uint64_t readers;         /* of files that matter, for reading */
+  uint64_t own;             /* by policyd itself */
+  uint64_t idle;            /* let go without asking: no file stays */
+  uint64_t asked;           /* policyd was asked */
+  uint64_t answered;        /* of these, in time */
+  uint64_t late;            /* of these, not answered within the deadline */
+  uint64_t passed;          /* let go without asking policyd, which was late before */
+  uint64_t overflow;        /* let go without asking policyd, which had too many to answer */
+  uint64_t unreadable;      /* the file was gone before the question was read */
+  uint64_t longest_us;      /* of all that were asked */
+  uint64_t realtime;        /* 1: it runs before all that is not */
+  uint64_t locked;          /* 1: its memory is locked */
   /* Bucket i: opens that waited less than 2^i microseconds for policyd, and not less than half of that. */
   uint64_t delays[sentinel_delay_buckets];
 };

@@ -76,6 +76,7 @@ bool Stays::put(Stay stay) {
     Entry& entry = stays_[key];
     entry.inode_in_maps = inode_in_maps;
     entry.stay = std::move(stay);
+    tell_observer();
     return true;
   }
   if (inode_in_maps != 0) found->second.inode_in_maps = inode_in_maps;
@@ -91,6 +92,21 @@ void Stays::erase(const FileKey& key) {
   if (found == stays_.end()) return;
   forget_watch(found->second);
   stays_.erase(found);
+  tell_observer();
+}
+
+void Stays::set_observer(std::function<void(bool any)> observer) {
+  const std::scoped_lock lock(mutex_);
+  observer_ = std::move(observer);
+  told_any_ = !stays_.empty();
+  if (observer_) observer_(told_any_);
+}
+
+/// With mutex_ held.
+void Stays::tell_observer() {
+  if (stays_.empty() != told_any_) return;
+  told_any_ = !stays_.empty();
+  if (observer_) observer_(told_any_);
 }
 
 bool Stays::contains(const FileKey& key) const {

@@ -8,6 +8,7 @@
 #include <fpolicy/resolver.h>
 
 #include <cstddef>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -42,6 +43,8 @@ class Stays {
  public:
   Stays();
 
+  /// Called whenever there are none any more, or some again, with the lock held; at once with what is.
+  void set_observer(std::function<void(bool any)> observer);
   /// True if it is new.
   bool put(Stay stay);
   void erase(const FileKey& key);
@@ -77,9 +80,12 @@ class Stays {
   static std::vector<MappedAt> mappers_of(const Entry& entry,
                                           const std::unordered_multimap<ino_t, MappedAt>& mappers);
   void forget_watch(Entry& entry);
+  void tell_observer();
 
   mutable std::mutex mutex_;
   std::unordered_map<FileKey, Entry, FileKeyHash> stays_;
+  std::function<void(bool any)> observer_;
+  bool told_any_ = false;
   Fd inotify_;
   std::unordered_map<int, FileKey> watches_;
 };
