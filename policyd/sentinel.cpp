@@ -310,6 +310,7 @@ void Sentinel::run() {
     ++state_.restarts;
     if (!spawned) {
       state_.reason = spawned.error().message;
+      has_given_up_ = spawned.error().code == ENOENT || spawned.error().code == EACCES;
     } else if (!has_given_up_) {
       state_.reason = "the sentinel has ended; it is being started again";
     }
