@@ -51,7 +51,7 @@ void Guard::start() {
   }
   stopping_ = ended_ = false;
   sentinel_ = std::make_unique<Sentinel>(parts_.sentinel, parts_.cgroups->fd(),
-                                         [this](const sentinel_message& message) { enter(message); });
+                                         [this](const SentinelMessage& message) { enter(message); });
   if (const auto started = sentinel_->start(); !started) {
     told_.reason = started.error().message;
     sentinel_.reset();
@@ -109,7 +109,7 @@ GuardStatus Guard::status() const {
 }
 
 /// In the sentinel's thread.
-void Guard::enter(const sentinel_message& message) {
+void Guard::enter(const SentinelMessage& message) {
   const Clock::time_point asked{std::chrono::nanoseconds(message.asked_ns)};
   const std::scoped_lock lock(mutex_);
   if (requests_.size() >= most_requests) return;  // the deadline lets the opener go

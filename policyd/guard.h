@@ -31,7 +31,7 @@ struct GuardStatus {
   bool on = false;
   std::string reason;  ///< why it is not
   Sentinel::State sentinel;
-  sentinel_shared counters{};
+  SentinelShared counters{};
   std::uint64_t holds = 0;       ///< moves for which pages were held
   std::uint64_t partial = 0;     ///< of these, not all that stays could be held
   std::uint64_t expired = 0;     ///< writers that kept the file open for longer than pages are held
@@ -86,7 +86,7 @@ class Guard {
     std::vector<FileKey> files;
   };
 
-  void enter(const sentinel_message& message);
+  void enter(const SentinelMessage& message);
   void run();
   void ask(const Request& request, Clock::time_point expires);
   void hold_for(Move& move, const Request& request, Clock::time_point until);

@@ -37,13 +37,13 @@ struct question {
   uint64_t asked_ns;
 };
 
-static struct sentinel_shared* shared;
+static struct SentinelShared* shared;
 static int group = -1;
 static pid_t caller;
 static struct question questions[sentinel_most_questions];
 static uint32_t last_number;
 static bool caller_is_late;
-static struct sentinel_message message;
+static struct SentinelMessage message;
 static uint32_t waiting;  // questions that policyd has
 
 // Files that matter, by their inodes, which the cgroup filesystem does not use twice: the name of one is read
@@ -61,7 +61,7 @@ static uint64_t now_ns(void) {
 
 static void send_message(size_t path_length) {
   // What does not fit is lost: policyd then answers no question, and forgets a file after its own deadline.
-  send(sentinel_socket_fd, &message, offsetof(struct sentinel_message, path) + path_length,
+  send(sentinel_socket_fd, &message, offsetof(struct SentinelMessage, path) + path_length,
        MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
@@ -199,7 +199,7 @@ static void ask(int fd, size_t length, uint64_t asked_ns) {
   message.kind = sentinel_ask;
   message.number = ++last_number;
   message.asked_ns = asked_ns;
-  if (send(sentinel_socket_fd, &message, offsetof(struct sentinel_message, path) + length + 1,
+  if (send(sentinel_socket_fd, &message, offsetof(struct SentinelMessage, path) + length + 1,
            MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
     ADD(overflow, 1);
     allow(fd);
@@ -284,7 +284,7 @@ static void read_events(void) {
 }
 
 static void read_answers(void) {
-  struct sentinel_message answer;
+  struct SentinelMessage answer;
   for (int round = 0; round < sentinel_most_questions; ++round) {
     const ssize_t length = recv(sentinel_socket_fd, &answer, sizeof answer, MSG_DONTWAIT);
     if (length == 0) _exit(0);
@@ -293,7 +293,7 @@ static void read_answers(void) {
       if (errno != EAGAIN) _exit(0);
       return;
     }
-    if (length < (ssize_t)offsetof(struct sentinel_message, path) || answer.kind != sentinel_answer) continue;
+    if (length < (ssize_t)offsetof(struct SentinelMessage, path) || answer.kind != sentinel_answer) continue;
     // Whatever it answers, policyd is there again.
     caller_is_late = false;
     for (size_t i = 0; i < sentinel_most_questions; ++i) {
@@ -359,7 +359,7 @@ static void send_group(void) {
   char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
   memset(control, 0, sizeof control);
   message.kind = sentinel_hello;
-  struct iovec body = {.iov_base = &message, .iov_len = offsetof(struct sentinel_message, path)};
+  struct iovec body = {.iov_base = &message, .iov_len = offsetof(struct SentinelMessage, path)};
   struct msghdr letter = {
       .msg_iov = &body, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
   struct cmsghdr* header = CMSG_FIRSTHDR(&letter);
@@ -372,7 +372,7 @@ static void send_group(void) {
 
 static void start(void) {
   void* memory =
-      mmap(NULL, sizeof(struct sentinel_shared), PROT_READ | PROT_WRITE, MAP_SHARED, sentinel_shared_fd, 0);
+      mmap(NULL, sizeof(struct SentinelShared), PROT_READ | PROT_WRITE, MAP_SHARED, sentinel_shared_fd, 0);
   if (memory == MAP_FAILED) give_up("mmap");
   shared = memory;
   caller = getppid();
@@ -384,9 +384,9 @@ static void start(void) {
   if (group < 0) give_up("fanotify_init");
   // policyd looks at it through an epoll that keeps no reference, and closes it before anything is watched.
   send_group();
-  struct sentinel_message answer;
+  struct SentinelMessage answer;
   const ssize_t length = recv(sentinel_socket_fd, &answer, sizeof answer, 0);
-  if (length < (ssize_t)offsetof(struct sentinel_message, path) || answer.kind != sentinel_armed) _exit(1);
+  if (length < (ssize_t)offsetof(struct SentinelMessage, path) || answer.kind != sentinel_armed) _exit(1);
   if (fanotify_mark(group, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, FAN_OPEN_PERM | FAN_MODIFY | FAN_CLOSE_WRITE,
                     sentinel_cgroups_fd, ".") != 0) {
     give_up("fanotify_mark");

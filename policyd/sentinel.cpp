@@ -33,7 +33,7 @@ using namespace std::chrono_literals;
 constexpr auto first_restart = 50ms;
 constexpr auto longest_restart = 10s;
 
-constexpr std::size_t header_bytes = offsetof(sentinel_message, path);
+constexpr std::size_t header_bytes = offsetof(SentinelMessage, path);
 
 /// Out of the range of the descriptors that the sentinel is given.
 Fd out_of_the_way(int fd) {
@@ -56,7 +56,7 @@ Status Sentinel::start() {
     return fail_errno("memfd_create", "");
   void* memory = ::mmap(nullptr, sizeof *shared_, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd_.get(), 0);
   if (memory == MAP_FAILED) return fail_errno("mmap", "");
-  shared_ = static_cast<sentinel_shared*>(memory);
+  shared_ = static_cast<SentinelShared*>(memory);
   shared_->deadline_us = sentinel_default_deadline_us;
   wake_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake_) return fail_errno("eventfd", "");
@@ -90,8 +90,8 @@ Sentinel::State Sentinel::state() const {
   return state_;
 }
 
-sentinel_shared Sentinel::counters() const {
-  sentinel_shared copy{};
+SentinelShared Sentinel::counters() const {
+  SentinelShared copy{};
   if (shared_ != nullptr) std::memcpy(&copy, shared_, sizeof copy);
   return copy;
 }
@@ -104,7 +104,7 @@ void Sentinel::set_state(bool watching, pid_t pid, const std::string& reason) {
 }
 
 void Sentinel::tell(std::uint32_t kind, std::uint32_t number) {
-  sentinel_message message;  // NOLINT: only its head is sent
+  SentinelMessage message;  // NOLINT: only its head is sent
   std::memset(&message, 0, header_bytes);
   message.kind = kind;
   message.number = number;
@@ -191,7 +191,7 @@ void Sentinel::bury() {
   state_.pid = -1;
 }
 
-bool Sentinel::take(const sentinel_message& message, std::size_t length, Fd fd) {
+bool Sentinel::take(const SentinelMessage& message, std::size_t length, Fd fd) {
   switch (message.kind) {
     case sentinel_hello: {
       epoll_event event{};
@@ -222,7 +222,7 @@ bool Sentinel::take(const sentinel_message& message, std::size_t length, Fd fd) 
 }
 
 bool Sentinel::receive() {
-  static thread_local sentinel_message message;
+  static thread_local SentinelMessage message;
   for (int round = 0; round < 64; ++round) {
     alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
     iovec body{.iov_base = &message, .iov_len = sizeof message};

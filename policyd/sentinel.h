@@ -23,7 +23,7 @@ class Sentinel {
  public:
   /// `message`: sentinel_ask, sentinel_written or sentinel_closed, told by a thread of the sentinel's own; it
   /// must not wait for anything, least of all open a file of the cgroup filesystem.
-  using OnMessage = std::function<void(const sentinel_message& message)>;
+  using OnMessage = std::function<void(const SentinelMessage& message)>;
 
   /// `program`: path of fpolicy-sentinel; `cgroups`: the cgroup2 mount, borrowed.
   Sentinel(std::string program, int cgroups, OnMessage on_message);
@@ -48,14 +48,14 @@ class Sentinel {
   };
   [[nodiscard]] State state() const;
   /// A copy, not of one moment.
-  [[nodiscard]] sentinel_shared counters() const;
+  [[nodiscard]] SentinelShared counters() const;
 
  private:
   void run();
   Status spawn();
   /// Reads what has come. False where it has ended.
   bool receive();
-  bool take(const sentinel_message& message, std::size_t length, Fd fd);
+  bool take(const SentinelMessage& message, std::size_t length, Fd fd);
   void tell(std::uint32_t kind, std::uint32_t number);
   /// Does it still read, now that there is something to read?
   void check();
@@ -66,7 +66,7 @@ class Sentinel {
   const int cgroups_;
   const OnMessage on_message_;
   Fd memory_fd_;
-  sentinel_shared* shared_ = nullptr;
+  SentinelShared* shared_ = nullptr;
   Fd wake_;
   std::thread thread_;
 

@@ -12,12 +12,12 @@
 /* The descriptors that the sentinel is started with. */
 enum {
   sentinel_socket_fd = 3,
-  sentinel_shared_fd = 4, /* a memfd of struct sentinel_shared */
+  sentinel_shared_fd = 4, /* a memfd of struct SentinelShared */
   sentinel_caller_fd = 5, /* pidfd of policyd */
   sentinel_cgroups_fd = 6 /* the cgroup2 mount, open as a directory */
 };
 
-enum sentinel_kind {
+enum SentinelKind {
   /* From the sentinel. */
   sentinel_hello =
       1, /* its fanotify descriptor comes beside it; nothing is watched before `armed` is answered */
@@ -31,7 +31,7 @@ enum sentinel_kind {
   sentinel_answer /* the one with this number may go on */
 };
 
-struct sentinel_message {
+struct SentinelMessage {
   uint32_t kind;
   uint32_t number;
   uint64_t inode;    /* of the file */
@@ -48,7 +48,7 @@ enum {
 };
 
 /* Written by the sentinel, but for the first two, with atomic operations of no order: they are counters. */
-struct sentinel_shared {
+struct SentinelShared {
   uint32_t deadline_us;     /* written by policyd */
   uint32_t nothing_to_hold; /* written by policyd: 1: it need not be asked */
   uint32_t waiting;         /* questions that policyd has now */

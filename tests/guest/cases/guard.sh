@@ -306,6 +306,10 @@ case_sentinel_stands_apart() {
   equal 1 "$(fanotify_groups $sentinel)" "groups that it has open"
   equal 1 "$(fanotify_groups $policyd_pid)" "groups that policyd has open: its watch of moves"
   echo "note: $(grep VmLck /proc/$sentinel/status)"
+  policyctl metrics >/tmp/metrics
+  grep -qx "fpolicy_guard_on 1" /tmp/metrics
+  grep -qx 'fpolicy_guard_total{kind="late"} 0' /tmp/metrics
+  grep -qx "fpolicy_guard_wait_seconds_count $(jq -n 'input.guard.delays | add' <(policyctl --json status))" /tmp/metrics
 }
 
 fanotify_groups() { find /proc/$1/fd -lname '*fanotify*' | wc -l; }

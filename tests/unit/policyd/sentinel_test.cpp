@@ -40,7 +40,7 @@ class SentinelTest : public testing::Test {
 };
 
 TEST_F(SentinelTest, AProgramThatIsNotThereIsTold) {
-  Sentinel sentinel("/nonexistent/fpolicy-sentinel", cgroups.get(), [](const sentinel_message&) {});
+  Sentinel sentinel("/nonexistent/fpolicy-sentinel", cgroups.get(), [](const SentinelMessage&) {});
   ASSERT_TRUE(sentinel.start());
   EXPECT_TRUE(soon([&] { return sentinel.state().restarts > 0; }));
   EXPECT_FALSE(sentinel.state().watching);
@@ -49,7 +49,7 @@ TEST_F(SentinelTest, AProgramThatIsNotThereIsTold) {
 
 TEST_F(SentinelTest, OneThatEndsIsStartedAgain) {
   const std::string log = directory / "log";
-  Sentinel sentinel(script("echo x >> " + log), cgroups.get(), [](const sentinel_message&) {});
+  Sentinel sentinel(script("echo x >> " + log), cgroups.get(), [](const SentinelMessage&) {});
   ASSERT_TRUE(sentinel.start());
   EXPECT_TRUE(soon([&] { return sentinel.state().restarts >= 3; }));
   EXPECT_FALSE(sentinel.state().watching);
@@ -62,7 +62,7 @@ TEST_F(SentinelTest, GetsItsDescriptorsAndNoOthers) {
   const std::string log = directory / "log";
   const std::string script_text =
       "ls /proc/self/fd | tr '\\n' ' ' > " + log + ".new && mv " + log + ".new " + log + "; exec sleep 1000";
-  Sentinel sentinel(script(script_text), cgroups.get(), [](const sentinel_message&) {});
+  Sentinel sentinel(script(script_text), cgroups.get(), [](const SentinelMessage&) {});
   ASSERT_TRUE(sentinel.start());
   ASSERT_TRUE(soon([&] { return std::filesystem::exists(log); }));
   std::string text(200, '\0');
@@ -79,7 +79,7 @@ TEST_F(SentinelTest, GetsItsDescriptorsAndNoOthers) {
 TEST_F(SentinelTest, AMessageThatMakesNoSenseEndsIt) {
   // Half a header.
   Sentinel sentinel(script("printf xxxx >&3; exec sleep 1000"), cgroups.get(),
-                    [](const sentinel_message&) { ADD_FAILURE() << "it was believed"; });
+                    [](const SentinelMessage&) { ADD_FAILURE() << "it was believed"; });
   ASSERT_TRUE(sentinel.start());
   EXPECT_TRUE(soon([&] { return sentinel.state().restarts > 0; }));
   sentinel.answer(1);
