@@ -507,10 +507,10 @@ void Enforcer::look_for_mappers() {
   stays_.set_mappers(mappers);
   for (const Stay& stay : stays_.unwatched()) {
     if (!breathe(Priority::request)) return;
-    if (const auto file = reopen(stay)) {
-      stays_.watch(stay.key, file->get());
-    } else {
+    if (const auto file = reopen(stay); !file) {
       stays_.erase(stay.key);
+    } else if (!stays_.watch(stay.key, file->get())) {
+      break;  // then it is found mapped when something else asks for a round
     }
   }
   looking_took_ = (Clock::now() - began).count();

@@ -3,12 +3,9 @@
 
 #include <fmt/format.h>
 #include <sys/inotify.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 namespace fpolicy::policyd {
@@ -28,7 +25,7 @@ std::string in_mib(std::uint64_t bytes) {
 }  // namespace
 
 Pins::Pins(std::uint64_t max_bytes)
-    : max_bytes_(max_bytes), inotify_(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {}
+    : max_bytes_(max_bytes), watch_(IN_OPEN | IN_ACCESS | IN_MODIFY | IN_DELETE_SELF) {}
 
 std::optional<KnownFile> Pins::find(const FileKey& key) const {
   const std::scoped_lock lock(mutex_);
@@ -118,7 +115,7 @@ bool Pins::release(const FileKey& key) {
   const std::scoped_lock lock(mutex_);
   const auto found = pins_.find(key);
   if (found == pins_.end()) return false;
-  forget_watch(found->second);
+  watch_.forget(key);
   pins_.erase(found);
   return had_pages;
 }
@@ -168,52 +165,19 @@ std::uint64_t Pins::max_bytes() const {
 }
 
 std::vector<FileKey> Pins::read_changes() {
-  std::vector<FileKey> changed;
-  alignas(inotify_event) std::array<char, 16384> buffer;  // NOLINT: filled by read
-  while (true) {
-    const ssize_t count = ::read(inotify_.get(), buffer.data(), buffer.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return changed;
-    const std::scoped_lock lock(mutex_);
-    for (std::size_t at = 0; at + sizeof(inotify_event) <= static_cast<std::size_t>(count);) {
-      inotify_event event{};
-      std::memcpy(&event, buffer.data() + at, sizeof event);
-      at += sizeof event + event.len;
-      if ((event.mask & IN_Q_OVERFLOW) != 0) {
-        changed.clear();
-        for (const auto& [key, pin] : pins_) changed.push_back(key);
-        continue;
-      }
-      const auto watched = watches_.find(event.wd);
-      if (watched == watches_.end()) continue;
-      const FileKey key = watched->second;
-      watches_.erase(watched);
-      if (const auto pin = pins_.find(key); pin != pins_.end() && pin->second.watch == event.wd)
-        pin->second.watch = -1;
-      changed.push_back(key);
-    }
-  }
+  const std::scoped_lock lock(mutex_);
+  OpenWatch::Notices notices = watch_.read();
+  if (!notices.lost) return std::move(notices.files);
+  std::vector<FileKey> all;
+  all.reserve(pins_.size());
+  for (const auto& [key, pin] : pins_) all.push_back(key);
+  return all;
 }
 
 void Pins::watch(const FileKey& key, int fd) {
   const std::scoped_lock lock(mutex_);
-  const auto found = pins_.find(key);
-  if (found == pins_.end()) return;
-  forget_watch(found->second);
-  const std::string path = fmt::format("/proc/self/fd/{}", fd);
-  const int watch = ::inotify_add_watch(inotify_.get(), path.c_str(),
-                                        IN_OPEN | IN_ACCESS | IN_MODIFY | IN_DELETE_SELF | IN_ONESHOT);
-  if (watch < 0) return;  // the next round over the file looks at it again
-  found->second.watch = watch;
-  watches_[watch] = key;
-}
-
-/// With mutex_ held.
-void Pins::forget_watch(Pin& pin) {
-  if (pin.watch < 0) return;
-  watches_.erase(pin.watch);
-  ::inotify_rm_watch(inotify_.get(), pin.watch);
-  pin.watch = -1;
+  // Without a watch, the next round over the file looks at it again.
+  if (pins_.contains(key)) watch_.watch(key, fd);
 }
 
 }  // namespace fpolicy::policyd

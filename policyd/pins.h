@@ -3,6 +3,7 @@
 #pragma once
 
 #include "known_files.h"
+#include "open_watch.h"
 
 #include <fpolicy/fd.h>
 #include <fpolicy/page_hold.h>
@@ -60,7 +61,7 @@ class Pins {
 
   /// Readable when a watched file was opened, read, written, deleted or unmounted; -1 where the kernel has no
   /// watches left.
-  [[nodiscard]] int fd() const { return inotify_.get(); }
+  [[nodiscard]] int fd() const { return watch_.fd(); }
   /// Which. Each is told once, until it is watched again: a file in use costs nothing more.
   std::vector<FileKey> read_changes();
   /// `fd`: any, O_PATH included. What the caller opens itself afterwards is told as well.
@@ -74,17 +75,14 @@ class Pins {
     std::uint64_t held_bytes = 0;
     PageHold hold;
     std::string reason;
-    int watch = -1;
   };
-  void forget_watch(Pin& pin);
 
   mutable std::mutex mutex_;
   std::uint64_t max_bytes_;
   std::uint64_t held_bytes_ = 0;
   std::size_t pipes_ = 0;
   std::unordered_map<FileKey, Pin, FileKeyHash> pins_;
-  Fd inotify_;
-  std::unordered_map<int, FileKey> watches_;
+  OpenWatch watch_;
 };
 
 }  // namespace fpolicy::policyd

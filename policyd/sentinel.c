@@ -18,7 +18,6 @@
 #include <string.h>
 #include <sys/fanotify.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -327,7 +326,6 @@ static int64_t let_go(void) {
 // Out of the reach of what happens to policyd's cgroup, of signals to its process group, and of reclaim.
 static void stand_apart(void) {
   setsid();
-  prctl(PR_SET_NAME, "fpolicy-guard");
   for (int number = 1; number < NSIG; ++number) signal(number, SIG_IGN);
   sigset_t all;
   sigfillset(&all);

@@ -3,14 +3,11 @@
 
 #include <fpolicy/process.h>
 
-#include <fmt/format.h>
 #include <sys/inotify.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 namespace fpolicy::policyd {
@@ -62,7 +59,7 @@ Result<Fd> reopen(const Stay& stay) {
   return fail_errno("open", stay.path, ENOENT);
 }
 
-Stays::Stays() : inotify_(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {}
+Stays::Stays() : watch_(IN_OPEN) {}
 
 bool Stays::put(Stay stay) {
   const std::scoped_lock lock(mutex_);
@@ -90,7 +87,7 @@ void Stays::erase(const FileKey& key) {
   const std::scoped_lock lock(mutex_);
   const auto found = stays_.find(key);
   if (found == stays_.end()) return;
-  forget_watch(found->second);
+  watch_.forget(key);
   stays_.erase(found);
   tell_observer();
 }
@@ -174,56 +171,22 @@ std::vector<Stay> Stays::find(const std::unordered_multimap<ino_t, MappedAt>& ma
 }
 
 bool Stays::read_opened() {
-  bool any = false;
-  alignas(inotify_event) std::array<char, 16384> buffer;  // NOLINT: filled by read
-  while (true) {
-    const ssize_t count = ::read(inotify_.get(), buffer.data(), buffer.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return any;
-    const std::scoped_lock lock(mutex_);
-    for (std::size_t at = 0; at + sizeof(inotify_event) <= static_cast<std::size_t>(count);) {
-      inotify_event event{};
-      std::memcpy(&event, buffer.data() + at, sizeof event);
-      at += sizeof event + event.len;
-      any = any || (event.mask & (IN_OPEN | IN_Q_OVERFLOW)) != 0;
-      if ((event.mask & IN_Q_OVERFLOW) != 0)
-        for (auto& [key, entry] : stays_) forget_watch(entry);
-      const auto watched = watches_.find(event.wd);
-      if (watched == watches_.end()) continue;
-      if (const auto stay = stays_.find(watched->second);
-          stay != stays_.end() && stay->second.watch == event.wd)
-        stay->second.watch = -1;
-      watches_.erase(watched);
-    }
-  }
+  const std::scoped_lock lock(mutex_);
+  const OpenWatch::Notices notices = watch_.read();
+  return notices.lost || !notices.files.empty();
 }
 
 std::vector<Stay> Stays::unwatched() const {
   const std::scoped_lock lock(mutex_);
   std::vector<Stay> list;
   for (const auto& [key, entry] : stays_)
-    if (entry.stay.mappers.empty() && entry.watch < 0) list.push_back(entry.stay);
+    if (entry.stay.mappers.empty() && !watch_.contains(key)) list.push_back(entry.stay);
   return list;
 }
 
-void Stays::watch(const FileKey& key, int fd) {
+bool Stays::watch(const FileKey& key, int fd) {
   const std::scoped_lock lock(mutex_);
-  const auto found = stays_.find(key);
-  if (found == stays_.end()) return;
-  forget_watch(found->second);
-  const std::string path = fmt::format("/proc/self/fd/{}", fd);
-  const int watch = ::inotify_add_watch(inotify_.get(), path.c_str(), IN_OPEN | IN_ONESHOT);
-  if (watch < 0) return;  // it is then found when something else asks for a round
-  found->second.watch = watch;
-  watches_[watch] = key;
-}
-
-/// With mutex_ held.
-void Stays::forget_watch(Entry& entry) {
-  if (entry.watch < 0) return;
-  watches_.erase(entry.watch);
-  ::inotify_rm_watch(inotify_.get(), entry.watch);
-  entry.watch = -1;
+  return !stays_.contains(key) || watch_.watch(key, fd);
 }
 
 }  // namespace fpolicy::policyd

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "known_files.h"
+#include "open_watch.h"
 
 #include <fpolicy/fd.h>
 #include <fpolicy/resolver.h>
@@ -62,12 +63,13 @@ class Stays {
 
   /// Readable when a file that nobody mapped was opened: soon somebody may. -1 where the kernel has no
   /// watches.
-  [[nodiscard]] int fd() const { return inotify_.get(); }
+  [[nodiscard]] int fd() const { return watch_.fd(); }
   /// Each is told once, until it is watched again. True if there were any.
   bool read_opened();
   /// Files that nobody maps and that are not watched.
   [[nodiscard]] std::vector<Stay> unwatched() const;
-  void watch(const FileKey& key, int fd);
+  /// False where it cannot be watched, nor can others.
+  bool watch(const FileKey& key, int fd);
 
  private:
   struct Entry {
@@ -75,19 +77,16 @@ class Stays {
     /// What the maps of processes say, where it is not the file's own: overlayfs shows a copy's before
     /// Linux 6.8.
     ino_t inode_in_maps = 0;
-    int watch = -1;
   };
   static std::vector<MappedAt> mappers_of(const Entry& entry,
                                           const std::unordered_multimap<ino_t, MappedAt>& mappers);
-  void forget_watch(Entry& entry);
   void tell_observer();
 
   mutable std::mutex mutex_;
   std::unordered_map<FileKey, Entry, FileKeyHash> stays_;
   std::function<void(bool any)> observer_;
   bool told_any_ = false;
-  Fd inotify_;
-  std::unordered_map<int, FileKey> watches_;
+  OpenWatch watch_;
 };
 
 }  // namespace fpolicy::policyd

@@ -130,7 +130,8 @@ class PolicyCtl {
     line("guard", fmt::format("on, process {}, {} files stay, {} of them mapped, {} bytes held",
                               number(guard, "sentinel"), number(guard, "files"),
                               number(guard, "mapped_files"), number(guard, "held_bytes")));
-    line("", fmt::format("asked {} times, longest wait {} us of {}", number(guard["counters"], "asked"),
+    line("", fmt::format("asked {} times, longest wait {} us of {}",
+                         number(guard.value("counters", json::object()), "asked"),
                          number(guard, "longest_usec"), number(guard, "deadline_usec")));
     if (const std::string refusal = text(guard, "last_refusal"); !refusal.empty())
       line("", "not held: " + escape_text(refusal));

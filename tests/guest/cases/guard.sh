@@ -257,7 +257,7 @@ case_policyd_killed_while_somebody_waits() {
   opens $cg/t-job/cpuset.mems >/dev/null
 }
 not_running() { ! kill -0 "$1" 2>/dev/null; }
-sentinel_gone() { ! pgrep -x fpolicy-guard >/dev/null; }
+sentinel_gone() { ! pgrep -x fpolicy-sentine >/dev/null; }
 
 case_sentinel_killed() {
   guarded "deadline_ms = 50"

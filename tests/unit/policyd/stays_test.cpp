@@ -134,7 +134,7 @@ TEST_F(StaysTest, OpeningAFileThatNobodyMapsIsToldOnce) {
   EXPECT_THAT(stays.unwatched(), SizeIs(1));
   {
     const Fd fd(::open(a.path.c_str(), O_PATH | O_CLOEXEC));
-    stays.watch(a.key, fd.get());
+    EXPECT_TRUE(stays.watch(a.key, fd.get()));
   }
   EXPECT_THAT(stays.unwatched(), IsEmpty());
   EXPECT_FALSE(is_readable());
