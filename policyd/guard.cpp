@@ -237,10 +237,10 @@ std::vector<Stay> Guard::choose(const Request& request, Clock::time_point until)
 bool Guard::hold(Move& move, const Stay& stay, Clock::time_point until) {
   // Pins hold it for good.
   if (const auto pin = parts_.pins->find(stay.key); pin && pin->reason.empty()) return true;
-  if (std::ranges::find(move.files, stay.key) != move.files.end()) return true;
+  if (move.files.contains(stay.key)) return true;
   if (const auto held = held_.find(stay.key); held != held_.end()) {
     ++held->second.users;
-    move.files.push_back(stay.key);
+    move.files.insert(stay.key);
     return held->second.is_whole;
   }
   const auto refuse = [&](const std::string& why) {
@@ -271,7 +271,7 @@ bool Guard::hold(Move& move, const Stay& stay, Clock::time_point until) {
   held.is_whole = why.empty();
   held_bytes_ += held.bytes;
   held_.emplace(stay.key, std::move(held));
-  move.files.push_back(stay.key);
+  move.files.insert(stay.key);
   return why.empty() ? true : refuse(why);
 }
 

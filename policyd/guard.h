@@ -22,6 +22,7 @@
 #include <string_view>
 #include <thread>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace fpolicy::policyd {
@@ -83,7 +84,7 @@ class Guard {
   struct Move {
     std::size_t writers = 0;
     Clock::time_point expires;
-    std::vector<FileKey> files;
+    std::unordered_set<FileKey, FileKeyHash> files;
   };
 
   void enter(const SentinelMessage& message);

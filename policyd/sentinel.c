@@ -100,8 +100,8 @@ static void settle(struct question* question) {
 static size_t read_path(int fd) {
   char link[32];
   snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-  const ssize_t length = readlink(link, message.path, sizeof message.path - 1);
-  if (length <= 0) return 0;
+  ssize_t length = readlink(link, message.path, sizeof message.path - 1);
+  if (length < 0) length = 0;
   message.path[length] = '\0';
   return (size_t)length;
 }

@@ -258,8 +258,9 @@ void Sentinel::check() {
   progress_ = progress;
   checking_ = is_left;
   if (stuck_checks_ < 2) return;
-  log_line(Level::error, "the sentinel has stopped working: it is replaced");
+  // Before anything is said: whoever reads our log may be among those who wait.
   ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
+  log_line(Level::error, "the sentinel has stopped working: it is replaced");
 }
 
 void Sentinel::run() {

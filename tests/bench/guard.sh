@@ -5,19 +5,12 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/bench/lib.sh
 . "$here/lib.sh"
-[ ! -e /proc/sys/kernel/numa_balancing ] || echo 0 >/proc/sys/kernel/numa_balancing
+leave_pages_alone
 scratch=/tmp/bench
 dir=/mnt/ext4/bench
 cg=/sys/fs/cgroup
 mkdir -p $scratch $dir /var/lib/fpolicy /run/fpolicy
-pids=()
-stop() {
-  [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null || true
-  wait
-  pids=()
-}
 trap stop EXIT
-on_0=(numactl --cpunodebind=0 --membind=0 --)
 
 # policyd_with LINES: in [guard]; waits until it is as it should be.
 policyd_with() {
@@ -47,12 +40,6 @@ job() {
   bash -c 'echo $$ >"$1/cgroup.procs"; exec mapper --anon 16 "$2"' job $cg/bench $dir/lib.so >$scratch/job 2>&1 &
   pids+=($!)
   until grep -q ready $scratch/outside && grep -q ready $scratch/job; do sleep 0.1; done
-}
-end_job() {
-  stop_job=("${pids[@]}")
-  kill "${stop_job[@]}"
-  wait "${stop_job[@]}" || true
-  pids=()
 }
 home() {
   echo 0 >$cg/bench/cpuset.mems
@@ -117,5 +104,5 @@ for mib in 16 256; do
       printf "  %-40s %9.1f %9.1f   ratio %5.2f %5.2f\n", what, v[1] / 100, v[2] / 100, v[1] / base, v[2] / base }'
   done
   echo "  pages that left with the guard: $slipped; waits (s): $holds"
-  end_job
+  stop
 done

@@ -36,3 +36,20 @@ compare() {
   awk -v ours="$(median <"$scratch/ours")" -v theirs="$(median <"$scratch/theirs")" -v what="$what" -v reach="$reach" 'BEGIN {
     printf "%-58s %9.2f ms %9.2f ms   ratio %5.2f   (reach %s)\n", what, ours / 100, theirs / 100, ours / theirs, reach }'
 }
+
+# What the benchmarks in guests start in the background, for stop.
+pids=()
+stop() {
+  [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null || true
+  [ ${#pids[@]} -eq 0 ] || wait "${pids[@]}" || true
+  pids=()
+}
+
+# No function: a job's pid would be a shell's.
+# shellcheck disable=SC2034 # what the benchmarks use
+on_0=(numactl --cpunodebind=0 --membind=0 --)
+
+# What runs again would be moved by the kernel meanwhile.
+leave_pages_alone() {
+  [ ! -e /proc/sys/kernel/numa_balancing ] || echo 0 >/proc/sys/kernel/numa_balancing
+}

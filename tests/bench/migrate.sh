@@ -5,18 +5,11 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/bench/lib.sh
 . "$here/lib.sh"
-# What runs again would be moved by the kernel meanwhile.
-[ ! -e /proc/sys/kernel/numa_balancing ] || echo 0 >/proc/sys/kernel/numa_balancing
+leave_pages_alone
 scratch=/tmp/bench
 dir=${1:-/mnt/ext4}/bench
 cg=/sys/fs/cgroup/bench
 mkdir -p $scratch "$dir" $cg
-pids=()
-stop() {
-  [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null || true
-  wait
-  pids=()
-}
 trap stop EXIT
 
 # started LOG COMMAND...: in the background, until it says that it is ready. $started is its pid.
@@ -35,7 +28,6 @@ ours() {
   cat $scratch/report >>$scratch/reports
 }
 theirs() { migratepages "$job" 0 1; }
-on_0=(numactl --cpunodebind=0 --membind=0 --) # no function: a job's pid would be a shell's
 
 # line WHAT MILLISECONDS OTHER_MILLISECONDS
 line() { awk -v what="$1" -v a="$2" -v b="$3" 'BEGIN {

@@ -95,8 +95,8 @@ within() {
       return 1
     fi
     # Looking takes time from what is waited for: seldom, if it takes long.
+    [ $((now - began)) -lt 5000000 ] || [ $pause -ge 800 ] || pause=$((pause + 50))
     sleep "0.$pause"
-    [ $pause -ge 800 ] || pause=$((pause + 50))
   done
   now=${EPOCHREALTIME/./}
   echo "note: $what: $(((now - began) / 1000)) ms (promised: $seconds s)"

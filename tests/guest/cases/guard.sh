@@ -36,9 +36,18 @@ count_samples() {
   [ "$taken" -gt 5 ] || fail "too few samples: $taken"
 }
 
+# in_time: an emulated machine may stand still for longer than any deadline. Then writers are let go, as they should be, and
+# nothing is proved about what was held.
+in_time() {
+  local late
+  late=$(policyctl --json status | jq '.guard.counters | .late + .passed + .overflow + .partial')
+  [ "$late" -eq 0 ] || skip "policyd was late for $late questions"
+}
+
 # never_astray: no page was elsewhere than on node 0 at any time, and all are there now.
 never_astray() {
   count_samples 0
+  in_time
   [ "$astray" -eq 0 ] || fail "samples: $(sort /tmp/samples.whole | uniq -c | sort -rn | head -n 5)"
   all_on 0 $lib $pages
 }
@@ -102,14 +111,15 @@ case_moves_by_echo() {
   guarded
   prepare 16
   sample $lib
-  there_and_back 6 2
+  there_and_back "${FPOLICY_MOVES:-6}" 2
   never_astray
   tell_guard
   nothing_slipped
 }
 
 case_writer_who_keeps_the_file_open() {
-  guarded
+  guarded "deadline_ms = 1000
+hold_seconds = 120"
   prepare 16
   sample $lib
   exec 9>$cg/t-job/cpuset.mems
@@ -117,11 +127,27 @@ case_writer_who_keeps_the_file_open() {
     echo 2 >&9
     echo 0 >&9
   done
-  [ "$(guard_value held_bytes)" -eq 16777216 ] || fail "$(guard_value held_bytes) bytes are held"
   exec 9>&-
   never_astray
   within 2 "nothing is held" no_pages_held
   nothing_slipped
+}
+
+case_pages_are_held_for_a_while() {
+  guarded "deadline_ms = 1000
+hold_seconds = 8"
+  prepare 1
+  exec 9>$cg/t-job/cpuset.mems
+  for _ in 1 2 3 4 5 6; do
+    # Whoever goes on writing goes on moving.
+    sleep 2
+    echo 0 >&9
+  done
+  in_time
+  equal "1048576 0" "$(guard_value held_bytes) $(guard_value counters.expired)" "bytes held, and holds that expired"
+  within 8 "let go" no_pages_held
+  equal 1 "$(guard_value counters.expired)" "holds that expired"
+  exec 9>&-
 }
 no_pages_held() { [ "$(guard_value held_bytes)" -eq 0 ]; }
 
@@ -197,8 +223,9 @@ case_readers_are_not_kept() {
   for _ in $(seq 50); do
     cat $cg/t-job/cpuset.mems $cg/t-job/cgroup.procs >/dev/null
   done
-  equal "$asked" "$(guard_value counters.asked)" "questions to policyd"
-  [ "$(guard_value counters.readers)" -ge 100 ] || fail "$(guard_value counters.readers) readers"
+  # One who is not yet asleep when he is looked at counts as a writer: here, where processors take turns, some do.
+  [ "$(($(guard_value counters.asked) - asked))" -le 30 ] || fail "$(guard_value counters)"
+  [ "$(guard_value counters.readers)" -ge 70 ] || fail "$(guard_value counters.readers) readers"
   # What only can be written is as ever.
   mkdir $cg/t-kill
   echo 1 >$cg/t-kill/cgroup.kill
@@ -273,6 +300,27 @@ case_sentinel_killed() {
   [ "$(guard_value restarts)" -eq 2 ] || fail "restarts: $(guard_value restarts)"
 }
 another_sentinel() { guard_is_on && [ "$(guard_value sentinel)" != "$1" ] && ! kill -0 "$1" 2>/dev/null; }
+
+case_busy_processors() {
+  # Real-time programs on every processor leave policyd nothing; the sentinel comes before them.
+  guarded "deadline_ms = 50"
+  prepare 8
+  local processor hogs=()
+  for processor in 0 1 2 3; do
+    taskset -c $processor chrt -f 50 sh -c 'while :; do :; done' &
+    hogs+=($!)
+  done
+  # shellcheck disable=SC2016 # the inner shell expands it
+  chrt -f 60 bash -c 'for _ in 1 2 3 4 5 6; do
+    began=${EPOCHREALTIME/./}
+    : >>"$1"
+    echo $(((${EPOCHREALTIME/./} - began) / 1000))
+  done' writer $cg/t-job/cpuset.mems >/tmp/waited
+  kill "${hogs[@]}"
+  echo "note: waited $(paste -sd ' ' /tmp/waited) ms"
+  equal 6 "$(awk '$1 < 3000' /tmp/waited | wc -l)" "opens that did not wait for long"
+  tell_guard
+}
 
 case_ends_with_policyd() {
   guarded
@@ -380,9 +428,11 @@ case_file_changes_meanwhile() {
   cp $lib $lib.new
   mv $lib.new $lib
   there_and_back 1 2
+  in_time
   equal "0:4096" "$(pagewhere --pid "$job_pid" --map "lib.so (deleted)")" "pages of the old file"
   rm $lib
   there_and_back 1 2
+  in_time
   equal "0:4096" "$(pagewhere --pid "$job_pid" --map "lib.so (deleted)")" "pages of the deleted file"
   nothing_slipped
   # Shortened while its pages are held: they are given back when the writer is done.
@@ -394,6 +444,7 @@ case_file_changes_meanwhile() {
   truncate -s 4M /mnt/ext4/t/other.so
   echo 2 >&9
   exec 9>&-
+  in_time
   all_on 0 /mnt/ext4/t/other.so 1024
   within 2 "nothing is held" no_pages_held
 }
@@ -411,6 +462,7 @@ on_filesystem() {
   within 2 "the guard knows" mapped_files 1
   echo 2 >$cg/t-job/cpuset.mems
   anonymous_on 2
+  in_time
   equal "0:$pages" "$(nodes $lib)" "pages on $1"
   nothing_slipped
   kill "$job_pid"

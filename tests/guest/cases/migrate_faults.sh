@@ -142,7 +142,7 @@ set_pair() { from=$1 to=$2; }
 none_left() { ! pgrep -x migratejob; }
 # slowly FROM TO OPTION...: a move of seconds in the background, its pid in $mover. Background jobs of scripts ignore SIGINT.
 slowly() {
-  env --default-signal=INT migratejob --cgroup t-job --from "$1" --to "$2" --max-mbps 8 --json "${@:3}" >/tmp/report.json \
+  env --default-signal=INT migratejob --cgroup t-job --from "$1" --to "$2" --max-mbps 5 --json "${@:3}" >/tmp/report.json \
     2>/tmp/mover.err &
   mover=$!
   within 10 "the job is frozen" grep -q 'frozen 1' $cg/t-job/cgroup.events
