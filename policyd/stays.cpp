@@ -106,11 +106,6 @@ void Stays::tell_observer() {
   if (observer_) observer_(told_any_);
 }
 
-bool Stays::contains(const FileKey& key) const {
-  const std::scoped_lock lock(mutex_);
-  return stays_.contains(key);
-}
-
 std::size_t Stays::size() const {
   const std::scoped_lock lock(mutex_);
   return stays_.size();

@@ -49,7 +49,6 @@ class Stays {
   /// True if it is new.
   bool put(Stay stay);
   void erase(const FileKey& key);
-  [[nodiscard]] bool contains(const FileKey& key) const;
   [[nodiscard]] std::size_t size() const;
   [[nodiscard]] std::size_t mapped() const;
 

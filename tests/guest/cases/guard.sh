@@ -37,11 +37,13 @@ count_samples() {
 }
 
 # in_time: an emulated machine may stand still for longer than any deadline. Then writers are let go, as they should be, and
-# nothing is proved about what was held.
+# nothing is proved about what was held. Where it happens every other time it is policyd that is slow.
 in_time() {
   local late
-  late=$(policyctl --json status | jq '.guard.counters | .late + .passed + .overflow + .partial')
+  late=$(guard_value 'counters | .late + .passed')
+  [ $((late * 2)) -lt "$(guard_value 'counters | .asked + .passed + 1')" ] || fail "late for most questions: $(guard_value counters)"
   [ "$late" -eq 0 ] || skip "policyd was late for $late questions"
+  [[ $(guard_value 'last_refusal // ""') != *"no time was left" ]] || skip "not all was held in time"
 }
 
 # never_astray: no page was elsewhere than on node 0 at any time, and all are there now.
