@@ -9,10 +9,13 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <utility>
 
 namespace fpolicy::policyd {
@@ -29,6 +32,27 @@ constexpr double share_of_deadline = 0.8;
 
 /// Of the deadline: then all that stays is taken instead of what this job maps.
 constexpr double share_for_maps = 0.3;
+
+/// The kernel moves the pages within write(2). A write that takes longer than pages are held is waited for, but
+/// not for ever: a writer can make his own stand still.
+constexpr int longest_write = 60;             // times [guard] hold_seconds
+constexpr std::size_t most_threads = 8;       // of a file's writers that are looked at
+constexpr std::chrono::seconds look_again(1);
+
+/// Is the thread within a write to the file with this inode? What it does while it runs is not shown: then
+/// it is not. Source: proc(5), /proc/PID/syscall.
+bool is_writing(pid_t thread, ino_t inode) {
+  const auto call = read_text(fmt::format("/proc/{}/syscall", thread), 256);
+  if (!call) return false;
+  char* end = nullptr;
+  const long number = std::strtol(call->c_str(), &end, 10);
+  if (end == call->c_str()) return false;
+  constexpr std::array writes = {SYS_write, SYS_writev, SYS_pwrite64, SYS_pwritev, SYS_sendfile};
+  if (std::ranges::find(writes, number) == writes.end()) return false;
+  const auto fd = static_cast<unsigned>(std::strtoul(end, nullptr, 16));
+  struct stat status{};
+  return ::stat(fmt::format("/proc/{}/fd/{}", thread, fd).c_str(), &status) == 0 && status.st_ino == inode;
+}
 
 }  // namespace
 
@@ -116,6 +140,7 @@ void Guard::enter(const SentinelMessage& message) {
   requests_.push_back({.kind = message.kind,
                        .number = message.number,
                        .inode = message.inode,
+                       .thread = message.thread,
                        .asked = asked,
                        .path = static_cast<const char*>(message.path)});
   changed_.notify_all();
@@ -142,15 +167,16 @@ void Guard::run() {
     }
     const Request request = std::move(requests_.front());
     requests_.pop_front();
-    const auto expires = Clock::now() + config_.guard_hold;
+    const auto hold_time = config_.guard_hold;
     lock.unlock();
     if (request.kind == sentinel_ask) {
-      ask(request, expires);
+      ask(request, hold_time);
     } else if (const auto move = moves_.find(request.inode); move == moves_.end()) {
       // Its writer was let go without asking us, or its pages were held long enough.
     } else if (request.kind == sentinel_written) {
       // Whoever goes on writing goes on moving.
-      move->second.expires = expires;
+      move->second.expires = Clock::now() + hold_time;
+      move->second.ends = Clock::now() + longest_write * hold_time;
     } else if (--move->second.writers == 0) {
       let_go(move);
     }
@@ -174,7 +200,7 @@ bool Guard::is_watched(std::string_view cgroup) const {
   });
 }
 
-void Guard::ask(const Request& request, Clock::time_point expires) {
+void Guard::ask(const Request& request, Clock::duration hold_time) {
   std::unique_lock lock(mutex_);
   const auto until =
       request.asked + std::chrono::duration_cast<Clock::duration>(config_.guard_deadline * share_of_deadline);
@@ -183,8 +209,11 @@ void Guard::ask(const Request& request, Clock::time_point expires) {
   if (Clock::now() < until && (moves_.size() < most_moves || moves_.contains(request.inode))) {
     Move& move = moves_[request.inode];
     ++move.writers;
-    move.expires = expires;
-    next_expiry_ = std::min(next_expiry_, expires);
+    if (move.threads.size() >= most_threads) move.threads.erase(move.threads.begin());
+    move.threads.push_back(request.thread);
+    move.expires = Clock::now() + hold_time;
+    move.ends = Clock::now() + longest_write * hold_time;
+    next_expiry_ = std::min(next_expiry_, move.expires);
     hold_for(move, request, until);
   }
   sentinel_->answer(request.number);
@@ -291,6 +320,11 @@ void Guard::expire() {
   next_expiry_ = Clock::time_point::max();
   for (auto move = moves_.begin(); move != moves_.end();) {
     const auto current = move++;
+    const auto writes = [&](pid_t thread) { return is_writing(thread, current->first); };
+    if (current->second.expires <= now && now < current->second.ends &&
+        std::ranges::any_of(current->second.threads, writes)) {
+      current->second.expires = now + look_again;
+    }
     if (current->second.expires > now) {
       next_expiry_ = std::min(next_expiry_, current->second.expires);
       continue;

@@ -70,6 +70,7 @@ class Guard {
     std::uint32_t kind = 0;
     std::uint32_t number = 0;
     std::uint64_t inode = 0;
+    pid_t thread = -1;
     Clock::time_point asked;
     std::string path;
   };
@@ -83,13 +84,15 @@ class Guard {
   /// A file of a cgroup that somebody has open for writing.
   struct Move {
     std::size_t writers = 0;
+    std::vector<pid_t> threads;  ///< that opened it last
     Clock::time_point expires;
+    Clock::time_point ends;  ///< even in the midst of a write
     std::unordered_set<FileKey, FileKeyHash> files;
   };
 
   void enter(const SentinelMessage& message);
   void run();
-  void ask(const Request& request, Clock::time_point expires);
+  void ask(const Request& request, Clock::duration hold_time);
   void hold_for(Move& move, const Request& request, Clock::time_point until);
   /// Files to be held for a move; nothing where it is not watched.
   std::vector<Stay> choose(const Request& request, Clock::time_point until) const;

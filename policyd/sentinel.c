@@ -183,7 +183,7 @@ static bool is_callers(pid_t thread) {
   return access(path, F_OK) == 0;
 }
 
-static void ask(int fd, size_t length, uint64_t asked_ns) {
+static void ask(int fd, size_t length, pid_t thread, uint64_t asked_ns) {
   struct question* free_slot = NULL;
   for (size_t i = 0; i < sentinel_most_questions && free_slot == NULL; ++i)
     if (questions[i].fd < 0) free_slot = &questions[i];
@@ -198,6 +198,7 @@ static void ask(int fd, size_t length, uint64_t asked_ns) {
   message.kind = sentinel_ask;
   message.number = ++last_number;
   message.asked_ns = asked_ns;
+  message.thread = thread;
   if (send(sentinel_socket_fd, &message, offsetof(struct SentinelMessage, path) + length + 1,
            MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
     ADD(overflow, 1);
@@ -237,7 +238,7 @@ static void answer_question(int fd, pid_t thread, uint64_t asked_ns) {
     ADD(own, 1);
     allow(fd);
   } else {
-    ask(fd, read_path(fd), asked_ns);
+    ask(fd, read_path(fd), thread, asked_ns);
   }
 }
 

@@ -36,6 +36,7 @@ struct SentinelMessage {
   uint32_t number;
   uint64_t inode;    /* of the file */
   uint64_t asked_ns; /* CLOCK_MONOTONIC, of sentinel_ask */
+  int32_t thread;    /* that opens it, of sentinel_ask */
   /* The file as the opener's mount shows it, with a 0 at its end; only what is used of it is sent. */
   char path[PATH_MAX];
 };

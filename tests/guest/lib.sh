@@ -44,6 +44,7 @@ clean_up() {
   for dir in ext4 xfs btrfs vfat; do
     mountpoint -q /mnt/$dir && rm -rf /mnt/$dir/t
   done
+  awk '$2 ~ "^/tmp/t/" { print $2 }' /proc/mounts | tac | xargs -r umount || true
   rm -rf /tmp/t
   echo 0 >/proc/sys/vm/nr_hugepages
   return 0

@@ -7,7 +7,7 @@ guard_is_on() { [ "$(guard_value on)" = true ]; }
 mapped_files() { [ "$(guard_value mapped_files)" -ge "$1" ]; }
 # guarded [LINE...]: policyd with these lines in [guard]. An emulated machine needs longer for everything, to hold pages as well.
 guarded() {
-  local setting="deadline_ms = 1000"
+  local setting=$'deadline_ms = 1000\nhold_seconds = 60'
   [ $# -eq 0 ] || setting=$1
   printf '[guard]\n%s\n' "$setting" >/tmp/policyd.toml
   start_policyd --config /tmp/policyd.toml
@@ -152,6 +152,21 @@ hold_seconds = 8"
   exec 9>&-
 }
 no_pages_held() { [ "$(guard_value held_bytes)" -eq 0 ]; }
+
+case_write_that_takes_longer() {
+  guarded $'deadline_ms = 1000\nhold_seconds = 1'
+  prepare 4
+  map_in_job t-job --anon 160 $lib
+  sample $lib
+  local began=${EPOCHREALTIME/./}
+  echo 2 >$cg/t-job/cpuset.mems
+  local took=$(((${EPOCHREALTIME/./} - began) / 1000))
+  echo "note: wrote for $took ms"
+  never_astray
+  within 2 "nothing is held" no_pages_held
+  nothing_slipped
+  [ $took -gt 1500 ] || skip "the write took only $took ms"
+}
 
 case_two_writers_at_once() {
   guarded
