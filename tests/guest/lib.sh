@@ -28,6 +28,7 @@ clean_up() {
   pids=$(jobs -p)
   # shellcheck disable=SC2086
   [ -z "$pids" ] || kill -9 $pids 2>/dev/null || true
+  [ ! -d /run/systemd/system ] || systemctl stop policyd 't-*'
   pkill -9 -x policyd 2>/dev/null || true
   pkill -9 -x mapper 2>/dev/null || true
   pkill -9 -x pagewhere 2>/dev/null || true

@@ -4,14 +4,12 @@
 # Ends with 77, and the reason, where it cannot run.
 set -euo pipefail
 build=$1
-cache=${FPOLICY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fpolicy}
 skip() {
   echo "SKIPPED: $*"
   exit 77
 }
 [ "$(id -u)" -eq 0 ] || skip "a chroot needs root"
 grep -q -- -fsanitize= "$build/build.ninja" && skip "the package is built without sanitizers"
-command -v debootstrap >/dev/null || skip "debootstrap is not installed"
 
 (cd "$build" && cpack -G DEB >cpack.log) || {
   cat "$build/cpack.log"
@@ -20,20 +18,8 @@ command -v debootstrap >/dev/null || skip "debootstrap is not installed"
 deb=$(echo "$build"/fpolicy_*.deb)
 mapfile -t depends < <(dpkg-deb -f "$deb" Depends | tr ',' '\n' | sed 's/^ *//; s/ .*//' | grep .)
 
-# A clean system with what the package depends on, made once for each set of dependencies.
-key=$(printf '%s\n' "${depends[@]}" | sha256sum | cut -c1-16)
-base=$cache/debian12-$key.tar
-if [ ! -e "$base" ]; then
-  mkdir -p "$cache"
-  new=$(mktemp -d "$cache/debian12.XXXXXX")
-  debootstrap --variant=minbase --include="$(IFS=,; echo "${depends[*]}")" bookworm "$new" >"$build/debootstrap.log" 2>&1 || {
-    tail -n 3 "$build/debootstrap.log"
-    rm -rf --one-file-system "$new"
-    skip "debootstrap failed (no network?)"
-  }
-  tar -C "$new" -cf "$base.$$" . && mv "$base.$$" "$base"
-  rm -rf --one-file-system "$new"
-fi
+# A clean system with what the package depends on.
+base=$("$(dirname "$0")/../debian-root" "${depends[@]}" 2>&1) || skip "${base#SKIPPED: }"
 root=$(mktemp -d /var/tmp/fpolicy-package.XXXXXX)
 trap 'rm -rf --one-file-system "$root"' EXIT
 tar -C "$root" -xf "$base"
