@@ -36,20 +36,21 @@ constexpr std::chrono::milliseconds device_answer_lasts{50};
 constexpr std::size_t max_policy = 255;
 constexpr std::size_t max_path = 65'536;
 
-/// What the file says of itself, before anything can change it: one that is not ours, or newer, must stay as
-/// it is. (Through SQLite, since closing a descriptor of our own would drop the locks that the process holds
-/// through another connection: sqlite.org/howtocorrupt.html, 2.2.)
+/// Before anything can change it: a file that is not ours, or newer, must stay as it is.
 Status check_kind(const std::string& path) {
-  auto connection = Connection::open(path, Connection::Access::immutable);
-  if (!connection) return with_context("database " + path, connection.error());
-  const auto id = connection->query_integer("PRAGMA application_id");
-  if (!id) return with_context("database " + path, id.error());
-  if (*id != store::application_id) return fail(EINVAL, fmt::format("database {}: is not fpolicy's", path));
-  const auto version = connection->query_integer("PRAGMA user_version");
-  if (!version) return with_context("database " + path, version.error());
-  if (*version > static_cast<std::int64_t>(store::migrations().size()))
-    return with_context("database " + path, store::newer_schema(*version, store::migrations().size()));
+  const auto header = store::read_header(path);
+  if (!header) return with_context("database " + path, header.error());
+  if (header->application_id != store::application_id)
+    return fail(EINVAL, fmt::format("database {}: is not fpolicy's", path));
+  if (header->user_version > static_cast<std::int64_t>(store::migrations().size()))
+    return with_context("database " + path,
+                        store::newer_schema(header->user_version, store::migrations().size()));
   return {};
+}
+
+/// A file that has not become the database, with what SQLite may have laid beside it.
+void remove_database(const std::string& path) {
+  for (const char* suffix : {"", "-journal", "-wal", "-shm"}) ::unlink((path + suffix).c_str());
 }
 
 /// Makes a new database under another name and then gives it its own: what is there is always whole, and an
@@ -58,22 +59,28 @@ Status create(const std::string& path) {
   if (const auto log = sys::private_file_size(path + "-wal"); !log || *log)
     return fail(EUCLEAN, fmt::format("{}: missing, but its log {}-wal is there", path, path));
   const std::string temporary = fmt::format("{}.new-{}", path, ::getpid());
+  // Of a process with this number that was killed here.
+  remove_database(temporary);
   if (auto done = sys::create_private_file(temporary); !done) return done;
   const auto fill = [&]() -> Status {
     auto connection = Connection::open(temporary, Connection::Access::read_write);
     if (!connection) return tl::unexpected(connection.error());
     const auto set_id = fmt::format("PRAGMA application_id = {}", store::application_id);
     auto done = connection->execute(set_id.c_str());
-    if (done) done = connection->execute("PRAGMA journal_mode = WAL");
     if (done) done = connection->execute("PRAGMA synchronous = FULL");
     if (done) done = store::migrate(*connection, store::migrations());
-    return done;  // closing writes the log back and removes it
+    // Last: with a log from the start all would be in the log, and closing, which writes it back, does not
+    // say when that fails.
+    if (done) done = connection->execute("PRAGMA journal_mode = WAL");
+    return done;
   };
-  if (auto done = fill(); !done) {
-    ::unlink(temporary.c_str());
-    return with_context("create " + path, done.error());
-  }
-  return sys::publish_file(temporary, path);
+  auto done = fill();
+  if (done)
+    done = sys::publish_file(temporary, path);
+  else
+    done = with_context("create " + path, done.error());
+  remove_database(temporary);
+  return done;
 }
 
 class SqliteDatabase final : public Database {
@@ -161,8 +168,10 @@ Status SqliteDatabase::connect() {
         std::pair(&add_filesystem_, store::add_filesystem_sql),
         std::pair(&filesystem_, store::filesystem_sql), std::pair(&put_, store::put_sql),
         std::pair(&erase_, store::erase_sql), std::pair(&version_, store::version_sql)})
-    if (const auto prepared = prepare(*statement, sql); !prepared)
+    if (const auto prepared = prepare(*statement, sql); !prepared) {
+      if (sqlite3_errcode(connection_.get()) != SQLITE_ERROR) return context(prepared.error());
       return fail(EUCLEAN, fmt::format("database {}: damaged: {}", path_, prepared.error().message));
+    }
   return {};
 }
 
