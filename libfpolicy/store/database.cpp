@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
+#include "store/database_file.h"
 #include "store/migrations.h"
 #include "store/sqlite.h"
 #include "store/statements.h"
@@ -24,34 +25,18 @@
 namespace fpolicy {
 namespace {
 
+using store::check_kind;
 using store::Connection;
+using store::max_path;
+using store::max_policy;
+using store::read_row;
+using store::remove_database;
 using store::Statement;
 using store::StatementUse;
 using store::Transaction;
 
 // How long FileRef::device may answer for the files of a walk.
 constexpr std::chrono::milliseconds device_answer_lasts{50};
-
-// Bounds for what is read from a row: an xattr's value, a handle or path in a key, a path.
-constexpr std::size_t max_policy = 255;
-constexpr std::size_t max_path = 65'536;
-
-/// Before anything can change it: a file that is not ours, or newer, must stay as it is.
-Status check_kind(const std::string& path) {
-  const auto header = store::read_header(path);
-  if (!header) return with_context("database " + path, header.error());
-  if (header->application_id != store::application_id)
-    return fail(EINVAL, fmt::format("database {}: is not fpolicy's", path));
-  if (header->user_version > static_cast<std::int64_t>(store::migrations().size()))
-    return with_context("database " + path,
-                        store::newer_schema(header->user_version, store::migrations().size()));
-  return {};
-}
-
-/// A file that has not become the database, with what SQLite may have laid beside it.
-void remove_database(const std::string& path) {
-  for (const char* suffix : {"", "-journal", "-wal", "-shm"}) ::unlink((path + suffix).c_str());
-}
 
 /// Makes a new database under another name and then gives it its own: what is there is always whole, and an
 /// empty file is therefore a damaged one.
@@ -107,11 +92,9 @@ class SqliteDatabase final : public Database {
   };
 
   // With mutex_ held:
-  Result<TagRecord> read_row(const Statement& row) const;
   Result<std::int64_t> filesystem_id(const std::string& name);
   Status put_one(const TagRecord& record, std::int64_t filesystem);
   Result<std::uint64_t> current_version();
-  Result<bool> is_carried(const std::string& filesystem);
   Status refresh_carried();
 
   [[nodiscard]] tl::unexpected<Error> context(const Error& error) const {
@@ -175,26 +158,6 @@ Status SqliteDatabase::connect() {
   return {};
 }
 
-Result<TagRecord> SqliteDatabase::read_row(const Statement& row) const {
-  TagRecord record;
-  record.identity.filesystem = row.bytes(1);
-  record.identity.key = row.bytes(2);
-  record.space = row.integer(3) == 0 ? Space::system : Space::user;
-  record.carrier = row.integer(4) == 0 ? Carrier::xattr : Carrier::database;
-  record.policy = row.bytes(5);
-  record.path = row.bytes(6);
-  record.directory = row.integer(7) != 0;
-  record.identity.birth_ns = row.integer(8);
-  record.uid = static_cast<std::uint32_t>(row.integer(9));
-  record.changed_ns = row.integer(10);
-  if (record.identity.filesystem.empty() || record.policy.size() > max_policy ||
-      record.path.size() > max_path || record.identity.key.size() > max_path ||
-      record.path.find('\0') != std::string::npos)
-    return fail(EUCLEAN, fmt::format("database {}: damaged: the record of {} is out of bounds", path_,
-                                     escape_text(record.path.substr(0, 256))));
-  return record;
-}
-
 Result<std::optional<TagRecord>> SqliteDatabase::find(const FileRef& file, Space space) {
   const auto identity = identifier_->identify(file);
   if (!identity) {
@@ -218,7 +181,7 @@ Result<std::optional<TagRecord>> SqliteDatabase::find_identity(const FileIdentit
   if (!row) return context(row.error());
   if (!*row) return std::nullopt;
   auto record = read_row(find_);
-  if (!record) return tl::unexpected(record.error());
+  if (!record) return context(record.error());
   return std::move(*record);
 }
 
@@ -387,7 +350,7 @@ Status SqliteDatabase::for_each(std::string_view path_prefix,
         if (!row) return context(row.error());
         if (!*row) break;
         auto record = read_row(page_);
-        if (!record) return tl::unexpected(record.error());
+        if (!record) return context(record.error());
         if (!record->path.starts_with(path_prefix)) break;
         filesystem = page_.integer(0);
         key = record->identity.key;

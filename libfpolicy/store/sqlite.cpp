@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "store/sqlite.h"
 
+#include "sys/state_file.h"
+
 #include <endian.h>
 #include <fmt/format.h>
 
 #include <array>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <utility>
 
 namespace fpolicy::store {
@@ -42,6 +46,41 @@ int errno_of(int code, int system_errno) {
 // How long a writer waits for another: a batch of 8,192 records takes some tens of milliseconds, a checkpoint
 // on a slow disk seconds.
 constexpr int busy_timeout_ms = 10'000;
+
+/// SQLite's calls on a file, with one put before the mapping of shared memory.
+struct SafeMethods {
+  sqlite3_io_methods methods;  // first: the file points to it
+  const sqlite3_io_methods* original;
+};
+
+/// SQLite allocates the file behind its shared memory a byte for each page. Where the filesystem's blocks are
+/// smaller than a page, the rest of the page is a hole, and on a full disk writing to it is SIGBUS. Here it
+/// is an error (madvise(2), MADV_POPULATE_WRITE, Linux 5.14).
+int map_shared(sqlite3_file* file, int region, int size, int extend, void volatile** memory) {
+  const auto* safe = reinterpret_cast<const SafeMethods*>(file->pMethods);
+  const int code = safe->original->xShmMap(file, region, size, extend, memory);
+  if (code != SQLITE_OK || *memory == nullptr) return code;
+  if (!sys::populate_writable(const_cast<void*>(*memory), static_cast<std::size_t>(size))) {
+    *memory = nullptr;
+    return SQLITE_FULL;
+  }
+  return code;
+}
+
+/// Puts map_shared() before the file's own.
+void make_safe(sqlite3* connection) {
+  sqlite3_file* file = nullptr;
+  if (sqlite3_file_control(connection, nullptr, SQLITE_FCNTL_FILE_POINTER, &file) != SQLITE_OK ||
+      file == nullptr || file->pMethods == nullptr || file->pMethods->iVersion < 2 ||
+      file->pMethods->xShmMap == nullptr)
+    return;
+  static std::mutex mutex;
+  static std::map<const sqlite3_io_methods*, SafeMethods> known;
+  const std::lock_guard lock(mutex);
+  auto [found, added] = known.try_emplace(file->pMethods, SafeMethods{*file->pMethods, file->pMethods});
+  if (added) found->second.methods.xShmMap = map_shared;
+  file->pMethods = &found->second.methods;
+}
 
 }  // namespace
 
@@ -114,6 +153,16 @@ Result<Header> read_header(const std::string& path) {
 }
 
 Result<Connection> Connection::open(const std::string& path, Access access) {
+  if (access != Access::immutable && sys::on_read_only_filesystem(path)) {
+    if (access == Access::read_write) return fail(EROFS, errno_text(EROFS));
+    const auto log = sys::private_file_size(path + "-wal");
+    const auto shared = sys::private_file_size(path + "-shm");
+    // SQLite reads a log there only with the shared memory that a writer has left.
+    if (log && log->value_or(0) == 0)
+      access = Access::immutable;
+    else if (!shared || !*shared)
+      return fail(EROFS, fmt::format("its log {}-wal cannot be read on a read-only filesystem", path));
+  }
   // As a URI (sqlite.org/uri.html), where everything but a slash may be escaped.
   std::string uri = "file:";
   for (const char c : path) uri += c == '/' ? "/" : fmt::format("%{:02x}", static_cast<unsigned char>(c));
@@ -128,6 +177,7 @@ Result<Connection> Connection::open(const std::string& path, Access access) {
   connection.connection_.reset(raw);
   if (raw == nullptr) return fail_errno("open", path, ENOMEM);
   if (code != SQLITE_OK) return sqlite_error(raw);
+  make_safe(raw);
   sqlite3_busy_timeout(raw, busy_timeout_ms);
   // The file may have been edited by somebody else: nothing in it is run.
   for (const auto& [option, on] :

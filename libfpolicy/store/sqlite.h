@@ -84,8 +84,8 @@ class Connection {
   enum class Access : std::uint8_t { immutable, read_only, read_write };
 
   Connection() = default;
-  /// Opens an existing file. No trigger or view of it ever runs, and no statement can write to its schema but
-  /// by DDL.
+  /// Opens an existing file; on a read-only filesystem one without a log as if it were immutable. No trigger
+  /// or view of it ever runs, and no statement can write to its schema but by DDL.
   static Result<Connection> open(const std::string& path, Access access);
 
   Status execute(const char* sql);
