@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// policyctl: talks to policyd.
+// policyctl: talks to policyd, and looks after its database.
 #include "common/columns.h"
 #include "common/command.h"
 #include "common/migrate_options.h"
@@ -8,6 +8,7 @@
 #include "common/stores.h"
 #include "common/text.h"
 
+#include <fpolicy/database_care.h>
 #include <fpolicy/migrate_json.h>
 #include <fpolicy/rules.h>
 #include <fpolicy/topology.h>
@@ -339,6 +340,49 @@ class PolicyCtl {
     return command_.finish();
   }
 
+  /// Of the file itself: policyd need not run.
+  void check(const Locations& locations) {
+    if (!reads_database(locations)) return;
+    const std::string& path = locations.database;
+    const auto checked = check_database(path);
+    if (checked)
+      for (const std::string& fault : checked->faults) command_.error(path, Error{EUCLEAN, fault});
+    else
+      command_.error(checked.error().message);
+    if (command_.json()) {
+      Json out;
+      put_path(out, "database", path);
+      if (checked) {
+        out["schema"] = checked->schema;
+        out["filesystems"] = checked->filesystems;
+        out["records"] = checked->records;
+        out["faults"] = checked->faults;
+      } else {
+        out["faults"] = {checked.error().message};
+      }
+      print(out);
+    } else if (checked && checked->faults.empty()) {
+      print_line(fmt::format("{}: schema {}, {} records of {} filesystems, no fault", escape_text(path),
+                             checked->schema, checked->records, checked->filesystems));
+    }
+  }
+
+  void backup(const Locations& locations, const std::string& to, bool replace) {
+    if (!reads_database(locations)) return;
+    const auto copied = backup_database(locations.database, to, replace);
+    if (!copied) {
+      const bool exists = copied.error().code == EEXIST;
+      command_.error(copied.error().message + (exists ? " (--force replaces it)" : ""));
+    } else if (command_.json()) {
+      Json out;
+      put_path(out, "database", locations.database);
+      put_path(out, "backup", to);
+      out["schema"] = copied->schema;
+      out["records"] = copied->records;
+      print(out);
+    }
+  }
+
   void reload() {
     const auto reply = call("Reload", json::object());
     if (reply && command_.json()) print(Json::object());
@@ -449,9 +493,17 @@ class PolicyCtl {
     if (!called) command_.error(called.error().message);
   }
 
-  static void print(const Json& value) {
-    const std::string line = to_text(value) + "\n";
+  static void print(const Json& value) { print_line(to_text(value)); }
+
+  static void print_line(std::string line) {
+    line += '\n';
     std::fwrite(line.data(), 1, line.size(), stdout);
+  }
+
+  bool reads_database(const Locations& locations) {
+    if (uses_database(locations)) return true;
+    command_.error(fmt::format("only root may read {}", locations.database));
+    return false;
   }
 
   void show_event(const json& event) {
@@ -489,11 +541,12 @@ class PolicyCtl {
 
 int main(int argc, char** argv) {
   using namespace fpolicy::tools;
-  Command command("policyctl", "Ask and direct policyd.",
+  Command command("policyctl", "Ask and direct policyd, and look after its database.",
                   {"[OPTION...] status", "[OPTION...] metrics", "[OPTION...] jobs", "[OPTION...] pins",
                    "[OPTION...] events [-f]", "[OPTION...] apply [-R] [FILE...]",
                    "[OPTION...] migrate --cgroup PATH --from NODES --to NODES",
-                   "[OPTION...] migrate --pid PID[,PID...] --from NODES --to NODES", "[OPTION...] reload"});
+                   "[OPTION...] migrate --pid PID[,PID...] --from NODES --to NODES", "[OPTION...] reload",
+                   "[OPTION...] check", "[OPTION...] backup [--force] FILE"});
   Locations locations;
   LinkOptions links;
   TableOptions table;
@@ -525,7 +578,20 @@ int main(int argc, char** argv) {
   table.add_to(*migrate);
   migrate->footer(report_columns_help());
   auto* reload = app.add_subcommand("reload", "Re-read configuration and rules");
+  const auto add_database = [&](CLI::App& to) {
+    add_text(to, "--database", locations.database, "FILE",
+             "Database to use in place of " + locations.database);
+  };
+  auto* check = app.add_subcommand("check", "Look for faults in the database (root)");
+  add_database(*check);
+  bool force = false;
+  auto* backup = app.add_subcommand("backup", "Copy the database, whatever is written meanwhile (root)");
+  backup->add_flag("--force", force, "Replace FILE where it exists");
+  add_database(*backup);
+  command.add_names("FILE", "The copy", backup);
   if (const auto ended = command.parse(argc, argv)) return *ended;
+  if (backup->parsed() && command.names().size() != 1)
+    return command.usage_error("backup takes one file to write to");
 
   PolicyCtl tool(command, locations.socket);
   if (status->parsed()) tool.status();
@@ -536,5 +602,7 @@ int main(int argc, char** argv) {
   if (apply->parsed()) return tool.apply(table, recursive, links);
   if (migrate->parsed()) return tool.migrate(arguments, table);
   if (reload->parsed()) tool.reload();
+  if (check->parsed()) tool.check(locations);
+  if (backup->parsed()) tool.backup(locations, command.names().front(), force);
   return command.finish();
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
+#include "store/database_file.h"
 #include "store/migrations.h"
 #include "store/sqlite.h"
 #include "store/statements.h"
@@ -24,7 +25,12 @@
 namespace fpolicy {
 namespace {
 
+using store::check_kind;
 using store::Connection;
+using store::max_path;
+using store::max_policy;
+using store::read_row;
+using store::remove_database;
 using store::Statement;
 using store::StatementUse;
 using store::Transaction;
@@ -32,48 +38,34 @@ using store::Transaction;
 // How long FileRef::device may answer for the files of a walk.
 constexpr std::chrono::milliseconds device_answer_lasts{50};
 
-// Bounds for what is read from a row: an xattr's value, a handle or path in a key, a path.
-constexpr std::size_t max_policy = 255;
-constexpr std::size_t max_path = 65'536;
-
-/// What the file says of itself, before anything can change it: one that is not ours, or newer, must stay as
-/// it is. (Through SQLite, since closing a descriptor of our own would drop the locks that the process holds
-/// through another connection: sqlite.org/howtocorrupt.html, 2.2.)
-Status check_kind(const std::string& path) {
-  auto connection = Connection::open(path, Connection::Access::immutable);
-  if (!connection) return with_context("database " + path, connection.error());
-  const auto id = connection->query_integer("PRAGMA application_id");
-  if (!id) return with_context("database " + path, id.error());
-  if (*id != store::application_id) return fail(EINVAL, fmt::format("database {}: is not fpolicy's", path));
-  const auto version = connection->query_integer("PRAGMA user_version");
-  if (!version) return with_context("database " + path, version.error());
-  if (*version > static_cast<std::int64_t>(store::migrations().size()))
-    return with_context("database " + path, store::newer_schema(*version, store::migrations().size()));
-  return {};
-}
-
 /// Makes a new database under another name and then gives it its own: what is there is always whole, and an
 /// empty file is therefore a damaged one.
 Status create(const std::string& path) {
   if (const auto log = sys::private_file_size(path + "-wal"); !log || *log)
     return fail(EUCLEAN, fmt::format("{}: missing, but its log {}-wal is there", path, path));
   const std::string temporary = fmt::format("{}.new-{}", path, ::getpid());
+  // Of a process with this number that was killed here.
+  remove_database(temporary);
   if (auto done = sys::create_private_file(temporary); !done) return done;
   const auto fill = [&]() -> Status {
     auto connection = Connection::open(temporary, Connection::Access::read_write);
     if (!connection) return tl::unexpected(connection.error());
     const auto set_id = fmt::format("PRAGMA application_id = {}", store::application_id);
     auto done = connection->execute(set_id.c_str());
-    if (done) done = connection->execute("PRAGMA journal_mode = WAL");
     if (done) done = connection->execute("PRAGMA synchronous = FULL");
     if (done) done = store::migrate(*connection, store::migrations());
-    return done;  // closing writes the log back and removes it
+    // Last: with a log from the start all would be in the log, and closing, which writes it back, does not
+    // say when that fails.
+    if (done) done = connection->execute("PRAGMA journal_mode = WAL");
+    return done;
   };
-  if (auto done = fill(); !done) {
-    ::unlink(temporary.c_str());
-    return with_context("create " + path, done.error());
-  }
-  return sys::publish_file(temporary, path);
+  auto done = fill();
+  if (done)
+    done = sys::publish_file(temporary, path);
+  else
+    done = with_context("create " + path, done.error());
+  remove_database(temporary);
+  return done;
 }
 
 class SqliteDatabase final : public Database {
@@ -100,11 +92,9 @@ class SqliteDatabase final : public Database {
   };
 
   // With mutex_ held:
-  Result<TagRecord> read_row(const Statement& row) const;
   Result<std::int64_t> filesystem_id(const std::string& name);
   Status put_one(const TagRecord& record, std::int64_t filesystem);
   Result<std::uint64_t> current_version();
-  Result<bool> is_carried(const std::string& filesystem);
   Status refresh_carried();
 
   [[nodiscard]] tl::unexpected<Error> context(const Error& error) const {
@@ -161,29 +151,11 @@ Status SqliteDatabase::connect() {
         std::pair(&add_filesystem_, store::add_filesystem_sql),
         std::pair(&filesystem_, store::filesystem_sql), std::pair(&put_, store::put_sql),
         std::pair(&erase_, store::erase_sql), std::pair(&version_, store::version_sql)})
-    if (const auto prepared = prepare(*statement, sql); !prepared)
+    if (const auto prepared = prepare(*statement, sql); !prepared) {
+      if (sqlite3_errcode(connection_.get()) != SQLITE_ERROR) return context(prepared.error());
       return fail(EUCLEAN, fmt::format("database {}: damaged: {}", path_, prepared.error().message));
+    }
   return {};
-}
-
-Result<TagRecord> SqliteDatabase::read_row(const Statement& row) const {
-  TagRecord record;
-  record.identity.filesystem = row.bytes(1);
-  record.identity.key = row.bytes(2);
-  record.space = row.integer(3) == 0 ? Space::system : Space::user;
-  record.carrier = row.integer(4) == 0 ? Carrier::xattr : Carrier::database;
-  record.policy = row.bytes(5);
-  record.path = row.bytes(6);
-  record.directory = row.integer(7) != 0;
-  record.identity.birth_ns = row.integer(8);
-  record.uid = static_cast<std::uint32_t>(row.integer(9));
-  record.changed_ns = row.integer(10);
-  if (record.identity.filesystem.empty() || record.policy.size() > max_policy ||
-      record.path.size() > max_path || record.identity.key.size() > max_path ||
-      record.path.find('\0') != std::string::npos)
-    return fail(EUCLEAN, fmt::format("database {}: damaged: the record of {} is out of bounds", path_,
-                                     escape_text(record.path.substr(0, 256))));
-  return record;
 }
 
 Result<std::optional<TagRecord>> SqliteDatabase::find(const FileRef& file, Space space) {
@@ -209,7 +181,7 @@ Result<std::optional<TagRecord>> SqliteDatabase::find_identity(const FileIdentit
   if (!row) return context(row.error());
   if (!*row) return std::nullopt;
   auto record = read_row(find_);
-  if (!record) return tl::unexpected(record.error());
+  if (!record) return context(record.error());
   return std::move(*record);
 }
 
@@ -378,7 +350,7 @@ Status SqliteDatabase::for_each(std::string_view path_prefix,
         if (!row) return context(row.error());
         if (!*row) break;
         auto record = read_row(page_);
-        if (!record) return tl::unexpected(record.error());
+        if (!record) return context(record.error());
         if (!record->path.starts_with(path_prefix)) break;
         filesystem = page_.integer(0);
         key = record->identity.key;

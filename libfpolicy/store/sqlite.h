@@ -26,11 +26,11 @@ class Statement {
   explicit Statement(sqlite3_stmt* statement) : statement_(statement) {}
 
   /// Parameters count from 1. What is bound must live until reset().
-  void bind(int index, std::int64_t value) { sqlite3_bind_int64(get(), index, value); }
+  void bind(int index, std::int64_t value) { bound(sqlite3_bind_int64(get(), index, value)); }
   void bind_text(int index, std::string_view value);
   void bind_blob(int index, std::string_view value);
 
-  /// true: there is a row.
+  /// true: there is a row. Error: also of a bind since the last reset().
   Result<bool> step();
   /// To be used again.
   void reset();
@@ -45,6 +45,11 @@ class Statement {
   struct Finalize {
     void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
   };
+  void bound(int code) {
+    if (bind_error_ == SQLITE_OK) bind_error_ = code;
+  }
+
+  int bind_error_ = SQLITE_OK;
   std::unique_ptr<sqlite3_stmt, Finalize> statement_;
 };
 
@@ -60,6 +65,18 @@ class StatementUse {
   Statement& statement_;
 };
 
+/// What a database says of itself in its file, without its log.
+struct Header {
+  std::int64_t application_id = 0;
+  std::int64_t user_version = 0;
+};
+
+/// Reads it and nothing else: while another process writes its log back, or after one was killed doing so,
+/// the file alone is no whole database. Through SQLite, since closing a descriptor of our own would drop the
+/// locks that the process holds through another connection (sqlite.org/howtocorrupt.html, 2.2). Error:
+/// EUCLEAN for what is no SQLite database.
+Result<Header> read_header(const std::string& path);
+
 class Connection {
  public:
   /// immutable: as if on read-only media. Only what the file itself says, without its log; takes no lock and
@@ -67,8 +84,8 @@ class Connection {
   enum class Access : std::uint8_t { immutable, read_only, read_write };
 
   Connection() = default;
-  /// Opens an existing file. No trigger or view of it ever runs, and no statement can write to its schema but
-  /// by DDL.
+  /// Opens an existing file; on a read-only filesystem one without a log as if it were immutable. No trigger
+  /// or view of it ever runs, and no statement can write to its schema but by DDL.
   static Result<Connection> open(const std::string& path, Access access);
 
   Status execute(const char* sql);
@@ -88,7 +105,8 @@ class Connection {
 class Transaction {
  public:
   static Result<Transaction> begin(Connection& connection);
-  Transaction(Transaction&& other) noexcept : connection_(std::exchange(other.connection_, nullptr)) {}
+  Transaction(Transaction&& other) noexcept
+      : connection_(std::exchange(other.connection_, nullptr)), rollback_(std::move(other.rollback_)) {}
   Transaction& operator=(Transaction&&) = delete;
   Transaction(const Transaction&) = delete;
   Transaction& operator=(const Transaction&) = delete;
@@ -96,8 +114,10 @@ class Transaction {
   Status commit();
 
  private:
-  explicit Transaction(Connection& connection) : connection_(&connection) {}
+  Transaction(Connection& connection, Statement rollback)
+      : connection_(&connection), rollback_(std::move(rollback)) {}
   Connection* connection_;
+  Statement rollback_;
 };
 
 /// The error of the last call, with an errno that fits.

@@ -13,6 +13,10 @@ inline constexpr const char* find_sql = "SELECT " FPOLICY_TAG_COLUMNS
                                         " FROM filesystem JOIN tag ON tag.filesystem = filesystem.id"
                                         " WHERE filesystem.name = ?1 AND tag.key = ?2 AND tag.space = ?3";
 
+// Every record, in the table's own order, for a check; as below, one without its filesystem is not left out.
+inline constexpr const char* every_sql =
+    "SELECT " FPOLICY_TAG_COLUMNS " FROM tag LEFT JOIN filesystem ON filesystem.id = tag.filesystem";
+
 // In pages, so that no read transaction is held while the caller works. Starts behind the row of these four.
 // A row whose filesystem is missing comes without its name: damage, and not to be left out.
 inline constexpr const char* page_sql =

@@ -5,8 +5,11 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <cstdio>
 
 namespace fpolicy::sys {
 namespace {
@@ -15,6 +18,14 @@ std::string directory_of(const std::string& path) {
   const std::size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+/// What has been named in it lasts.
+Status sync_directory_of(const std::string& path) {
+  const std::string directory = directory_of(path);
+  const Fd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd || ::fsync(fd.get()) != 0) return fail_errno("sync", directory);
+  return {};
 }
 
 }  // namespace
@@ -49,10 +60,32 @@ Status publish_file(const std::string& temporary, const std::string& path) {
   // link(2), unlike rename(2), never replaces what another process has published meanwhile.
   if (::link(temporary.c_str(), path.c_str()) != 0 && errno != EEXIST) result = fail_errno("create", path);
   ::unlink(temporary.c_str());
-  const std::string directory = directory_of(path);
-  const Fd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (result && (!fd || ::fsync(fd.get()) != 0)) result = fail_errno("sync", directory);
-  return result;
+  return result ? sync_directory_of(path) : result;
+}
+
+Status publish_file_as(const std::string& temporary, const std::string& path, bool replace) {
+  int code = ::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, path.c_str(), replace ? 0 : RENAME_NOREPLACE);
+  // NFS and some FUSE filesystems do not know the flag; vfat, which does, knows no links.
+  if (code != 0 && errno == EINVAL && !replace) code = ::link(temporary.c_str(), path.c_str());
+  Status result;
+  if (code != 0) result = fail_errno("create", path);
+  ::unlink(temporary.c_str());
+  return result ? sync_directory_of(path) : result;
+}
+
+bool on_read_only_filesystem(const std::string& path) {
+  return ::access(path.c_str(), W_OK) != 0 && errno == EROFS;
+}
+
+bool populate_writable(void* memory, std::size_t size) {
+  return ::madvise(memory, size, MADV_POPULATE_WRITE) == 0 || errno != EFAULT;
+}
+
+bool same_file(const std::string& one, const std::string& other) {
+  struct stat a{};
+  struct stat b{};
+  return ::stat(one.c_str(), &a) == 0 && ::stat(other.c_str(), &b) == 0 && a.st_dev == b.st_dev &&
+         a.st_ino == b.st_ino;
 }
 
 }  // namespace fpolicy::sys

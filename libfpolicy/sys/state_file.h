@@ -3,6 +3,7 @@
 
 #include <fpolicy/result.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -22,5 +23,18 @@ Status create_private_file(const std::string& path);
 /// Gives a finished file its name, unless there is one of that name already, and makes both lasting.
 /// `temporary` is gone afterwards in any case.
 Status publish_file(const std::string& temporary, const std::string& path);
+
+/// The same, but a file of that name is an error (EEXIST), or with `replace` gives way.
+Status publish_file_as(const std::string& temporary, const std::string& path, bool replace);
+
+/// Can nobody write this file, since its filesystem is mounted read-only?
+bool on_read_only_filesystem(const std::string& path);
+
+/// Makes the pages of a shared file mapping present and writable now. False where writing to them would be
+/// SIGBUS: the disk is full. A mapping that is not writable is left alone.
+bool populate_writable(void* memory, std::size_t size);
+
+/// Do both names lead to one file?
+bool same_file(const std::string& one, const std::string& other);
 
 }  // namespace fpolicy::sys

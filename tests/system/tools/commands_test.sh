@@ -57,7 +57,7 @@ case_wrong_usage_exits_2() {
     policyctl 'policyctl frob' 'policyctl status extra' 'policyctl metrics extra' 'policyctl pins extra' 'policyctl pins -o nonsense' \
     'policyctl migrate' "policyctl migrate --pid $nobody --from 0" \
     'policyctl migrate --from 0 --to 0' "policyctl migrate --pid $nobody --from 0 --to 0 --cpus 0" \
-    'policyctl migrate --cgroup / --from 0 --to 0'; do
+    'policyctl migrate --cgroup / --from 0 --to 0' 'policyctl check extra' 'policyctl backup' 'policyctl backup a b'; do
     # shellcheck disable=SC2086 # split on purpose
     run 2 $words
     equal "" "$out" "output of $words"
@@ -82,7 +82,7 @@ case_help_version_and_pages() {
     run 0 $tool --help
     help=$out
     if [ $tool = policyctl ]; then
-      for option in status jobs pins events apply migrate reload; do
+      for option in status jobs pins events apply migrate reload check backup; do
         run 0 policyctl $option --help
         help+=$'\n'$out
       done

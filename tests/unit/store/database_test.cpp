@@ -228,6 +228,24 @@ TEST_F(DatabaseTest, DamageIsAnErrorNeverAnEmptyStore) {
   EXPECT_GT(told, 0);
 }
 
+TEST_F(DatabaseTest, AnotherWriterIsWaitedForButNotForEver) {
+  const auto database = open();
+  auto other = Connection::open(path, Connection::Access::read_write);
+  ASSERT_TRUE(other);
+  const TagRecord one = record("a", "/a");
+  {
+    const auto held = store::Transaction::begin(*other);
+    ASSERT_TRUE(held);
+    EXPECT_FALSE(*database->find_identity(one.identity, Space::system)) << "readers do not wait";
+    const auto done = database->put(std::span(&one, 1));
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error().code, EBUSY);
+    EXPECT_THAT(done.error().message,
+                HasSubstr("fpolicy.db: database is locked: another process has held it for 10 seconds"));
+  }
+  EXPECT_TRUE(database->put(std::span(&one, 1)));
+}
+
 TEST_F(DatabaseTest, AMissingTableIsDamage) {
   open();
   sql("DROP INDEX tag_by_path; DROP TABLE tag");
