@@ -660,6 +660,9 @@ void Enforcer::open_file(int fd, const std::string& path, const std::optional<As
                   .mapped = std::nullopt,
                   .priority = pass.priority};
   if (!inspect(subject)) return;
+  // A rule may match the path of a file of /proc or a cgroup, which has no pages there, and whose opening is
+  // not for us.
+  if (const auto holds = holds_file_pages(fd); !holds || !*holds) return;
   if (!pass.seen.insert(subject.info.key).second) return;
   if (is_asked_for) correct_catalogue(fd, path.empty() ? path_here(fd, subject.info.key) : path);
   subject.uid = subject.info.owner;

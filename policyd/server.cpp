@@ -29,6 +29,10 @@ constexpr std::size_t longest_of_a_user = 64U << 10U;
 constexpr std::size_t most_unsent_of_a_user = 4U << 20U;
 constexpr std::size_t most_unsent_of_root = 64U << 20U;
 
+/// With more than this unread, a peer's next calls wait, errors included: answers may be much longer than
+/// calls.
+constexpr std::size_t most_unsent_before_next = 256U << 10U;
+
 constexpr std::string_view interface_prefix = "io.fpolicy.Policyd.";
 
 }  // namespace
@@ -215,7 +219,8 @@ void Server::dispatch(const std::shared_ptr<Connection>& connection) {
 }
 
 void Server::dispatch_waiting(const std::shared_ptr<Connection>& connection) {
-  while (connection->server != nullptr && !connection->busy) {
+  while (connection->server != nullptr && !connection->busy &&
+         connection->wire.unsent() <= most_unsent_before_next) {
     auto next = connection->wire.next();
     if (!next) {
       close(connection);
@@ -256,7 +261,8 @@ void Server::flush(const std::shared_ptr<Connection>& connection) {
     close(connection);
     return;
   }
-  // Calls that came while this one was being answered are in the wire's buffer: epoll does not tell of them.
+  // Calls that came while this one was being answered, or its answer waited to be read, are in the wire's
+  // buffer: epoll does not tell of them.
   if (!connection->busy && !connection->dispatching) dispatch(connection);
   if (connection->server == nullptr || connection->lent) return;
   connection->unsent = connection->wire.unsent();
@@ -264,10 +270,11 @@ void Server::flush(const std::shared_ptr<Connection>& connection) {
     close(connection);
     return;
   }
-  // While a call is being answered nothing more is read, so that a peer cannot fill our memory; that it is
-  // gone is told all the same (EPOLLHUP).
+  // While a call is being answered, or answers pile up, nothing more is read, so that a peer cannot fill our
+  // memory; that it is gone is told all the same (EPOLLHUP).
   std::uint32_t wanted = 0;
-  if (!connection->busy && !connection->ended) wanted |= EPOLLIN;
+  if (!connection->busy && !connection->ended && connection->wire.unsent() <= most_unsent_before_next)
+    wanted |= EPOLLIN;
   if (connection->wire.unsent() > 0) wanted |= EPOLLOUT;
   if (connection->source && connection->watched == wanted) return;
   connection->watched = wanted;

@@ -18,6 +18,7 @@
 #include <set>
 #include <shared_mutex>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -351,6 +352,11 @@ Status SqliteDatabase::for_each(std::string_view path_prefix,
         if (!*row) break;
         auto record = read_row(page_);
         if (!record) return context(record.error());
+        // Of an index that is damaged the same rows could come again and again.
+        if (std::tuple(std::string_view(record->path), page_.integer(0),
+                       std::string_view(record->identity.key), page_.integer(3)) <=
+            std::tuple(std::string_view(path), filesystem, std::string_view(key), space))
+          return fail(EUCLEAN, fmt::format("database {}: damaged: its records are out of order", path_));
         if (!record->path.starts_with(path_prefix)) break;
         filesystem = page_.integer(0);
         key = record->identity.key;

@@ -4,8 +4,6 @@
 
 #include <fpolicy/resolver.h>
 
-#include <limits.h>
-
 #include <atomic>
 #include <mutex>
 #include <shared_mutex>
@@ -61,17 +59,13 @@ struct Resolver::Impl {
 };
 
 Result<std::optional<Tag>> Resolver::Impl::own_tag(std::string_view directory) const {
-  const std::string name(directory);
+  // The path was a real one. If there is a link on it by now, its owner would lend a directory's tag to his
+  // files.
+  const auto opened = sys::open_real_path(directory);
+  if (!opened) return tl::unexpected<Error>(opened.error());
   FileRef file;
-  file.name = name.c_str();
-  file.path = name;
-  Fd opened;
-  if (name.size() >= PATH_MAX) {
-    auto fd = sys::open_long_path(name);
-    if (!fd) return tl::unexpected<Error>(std::move(fd.error()));
-    opened = std::move(*fd);
-    file.fd = opened.get();
-  }
+  file.fd = opened->get();
+  file.path = directory;
   return store->get(file, Space::system);
 }
 
@@ -94,8 +88,8 @@ Result<Resolver::Impl::Remembered> Resolver::Impl::covering(std::string_view dir
   }
   for (std::size_t i = 0; i < unknown.size(); ++i) {
     auto tag = own_tag(unknown[i]);
-    // A directory that has been renamed or removed meanwhile covers nothing.
-    if (!tag && tag.error().code != ENOENT && tag.error().code != ENOTDIR) {
+    // A directory that has been renamed, removed or replaced by a link meanwhile covers nothing.
+    if (!tag && tag.error().code != ENOENT && tag.error().code != ENOTDIR && tag.error().code != ELOOP) {
       return tl::unexpected<Error>(std::move(tag.error()));
     }
     if (tag && *tag) {

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <optional>
@@ -35,7 +36,10 @@ Result<Journal> Journal::open(const std::string& name, const std::string& direct
 NodeSet Journal::begin(const std::string& task) {
   // "FROM TO", the nodes that are done, then "INODE MEMS" for each cpuset, and "end"; whatever else it holds
   // is of no run that could be resumed.
-  std::string text(longest, '\0');
+  struct stat status{};
+  std::string text;
+  if (::fstat(fd_.get(), &status) == 0)
+    text.resize(std::min(static_cast<std::size_t>(status.st_size), longest));
   const ssize_t count = ::pread(fd_.get(), text.data(), text.size(), 0);
   text.resize(count > 0 ? static_cast<std::size_t>(count) : 0);
   task_ = task;

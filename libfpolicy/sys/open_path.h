@@ -8,9 +8,10 @@
 
 namespace fpolicy::sys {
 
-/// Opens (O_PATH) a file whose absolute path may be longer than the PATH_MAX bytes that one system call
-/// takes; directories can be nested that deep with relative names. The last component is not followed if it
-/// is a symbolic link.
-Result<Fd> open_long_path(std::string_view path);
+/// Opens (O_PATH) what an absolute path names without any symbolic link on the way, so that nobody who may
+/// rename directories leads elsewhere; the last component is not followed if it is one. The path may be
+/// longer than the PATH_MAX bytes that one system call takes: directories can be nested that deep with
+/// relative names. Error: ELOOP or ENOTDIR for a link on the way.
+Result<Fd> open_real_path(std::string_view path);
 
 }  // namespace fpolicy::sys

@@ -28,6 +28,7 @@ constexpr std::size_t most_needed = 4096;
 constexpr std::size_t most_strings = 64U << 20U;  // bytes
 constexpr std::size_t most_cache = 64U << 20U;    // bytes
 constexpr std::size_t longest_path = 4096;
+constexpr std::size_t most_lookups = 1U << 18U;  // of names in directories
 
 struct ElfCloser {
   void operator()(Elf* elf) const { elf_end(elf); }
@@ -246,12 +247,15 @@ class Loader {
       const Object& object = *queue_[i];
       for (const std::string& name : object.needed) need(name, object, result);
     }
+    if (lookups_ > most_lookups)
+      return fail(E2BIG,
+                  fmt::format("its libraries would be looked for in more than {} places", most_lookups));
     return result;
   }
 
  private:
   void need(const std::string& name, const Object& by, ElfLibraries& result) {
-    if (names_.contains(name)) return;
+    if (names_.contains(name) || lookups_ > most_lookups) return;
     auto found = find(name, by);
     if (!found) {
       names_.insert(name);
@@ -301,7 +305,7 @@ class Loader {
   }
 
   std::optional<Object> in_list(std::string_view list, const std::string& name, const Object& of) {
-    while (!list.empty()) {
+    while (!list.empty() && ++lookups_ <= most_lookups) {
       const auto colon = list.find(':');
       const std::string_view item = list.substr(0, colon);
       list.remove_prefix(colon == std::string_view::npos ? list.size() : colon + 1);
@@ -354,7 +358,7 @@ class Loader {
 
   /// A library for this program's machine; the loader passes others over.
   std::optional<Object> candidate(const std::string& path) {
-    if (path.size() > longest_path) return std::nullopt;
+    if (path.size() > longest_path || ++lookups_ > most_lookups) return std::nullopt;
     auto object = read_object(path);
     if (!object || object->machine != machine_) return std::nullopt;
     return *std::move(object);
@@ -424,6 +428,7 @@ class Loader {
   }
 
   std::string root_;
+  std::size_t lookups_ = 0;
   Machine machine_;
   std::vector<std::string> levels_;
   std::vector<CachedLibrary> cache_;

@@ -33,7 +33,8 @@ struct ElfLibraries {
 
 /// `root`: where /etc/ld.so.cache and the default directories are; "" on a live system. LD_LIBRARY_PATH and
 /// LD_PRELOAD are the user's, not the executable's, and are not looked at. Error: ENOEXEC for what is no
-/// dynamic ELF file. One that needs nothing gives no paths.
+/// dynamic ELF file, E2BIG for one whose libraries would have to be looked for in more places than any real
+/// one's. One that needs nothing gives no paths.
 Result<ElfLibraries> elf_libraries(const std::string& path, const std::string& root = "");
 
 }  // namespace fpolicy::tools

@@ -205,6 +205,22 @@ TEST_F(ResolverTest, APathThatNoLongerExistsHasNoDirectoryTags) {
   EXPECT_EQ(effective->source, Source::none);
 }
 
+// Between the kernel's telling a file's path and the look at its directories, who owns one of them can put a
+// link in its place.
+TEST_F(ResolverTest, ALinkOnThePathLendsNoTag) {
+  std::filesystem::create_directories(root_ + "/tagged/b");
+  tag("tagged", "bind:1");
+  tag("tagged/b", "bind:2,pin");
+  std::filesystem::rename(root_ + "/a", root_ + "/moved");
+  std::filesystem::create_directory_symlink("tagged", root_ + "/a");
+  const std::string moved = root_ + "/moved/b/c/file";
+  FileRef file;
+  file.name = moved.c_str();
+  const auto effective = resolver_->resolve(file, root_ + "/a/b/file");
+  ASSERT_TRUE(effective) << effective.error().message;
+  EXPECT_EQ(effective->source, Source::rule) << effective->origin;
+}
+
 TEST_F(ResolverTest, RulesAreSwappedWhole) {
   EXPECT_EQ(resolve(file_).text, "bind:9");
   RuleSet rules;

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <optional>
@@ -42,6 +43,7 @@ class ServerTest : public testing::Test {
   }
 
   void answer(const Call& call, const Responder& responder) {
+    ++calls;
     if (call.method == "echo") responder.reply(call.parameters);
     if (call.method == "big") responder.reply({{"text", std::string(1U << 20U, 'x')}});
     if (call.method == "fail") responder.error("Failed", {{"message", "no"}, {"code", 5}});
@@ -77,6 +79,7 @@ class ServerTest : public testing::Test {
   }
 
   std::string path;
+  std::atomic<unsigned> calls{0};
   Counters counters;
   std::unique_ptr<Loop> loop;
   std::optional<Responder> kept;
@@ -159,6 +162,46 @@ TEST_F(ServerTest, WhatAPeerLeavesUnreadIsBounded) {
   std::size_t received = 0;
   while (slow.receive(60s)) ++received;
   EXPECT_LT(received, 70U);
+}
+
+TEST_F(ServerTest, CallsWaitUntilAnswersAreRead) {
+  auto slow = connect();
+  constexpr unsigned count = 80;
+  for (unsigned i = 0; i < count; ++i) ASSERT_TRUE(slow.send({{"method", "big"}}));
+  expect_alive();
+  expect_alive();
+  EXPECT_LT(calls, 10U) << "an answer of a MiB each, and none was read";
+  for (unsigned i = 0; i < count; ++i) {
+    const auto reply = slow.receive(60s);
+    ASSERT_TRUE(reply) << i << ": " << reply.error().message;
+    ASSERT_EQ(reply->body["parameters"]["text"].get_ref<const std::string&>().size(), 1U << 20U);
+  }
+}
+
+TEST_F(ServerTest, ErrorsThatNobodyReadsAreBounded) {
+  auto slow = connect();
+  std::string piece;
+  while (piece.size() < (64U << 10U)) piece.append("{\"method\":\"fail\"}").push_back('\0');
+  constexpr std::size_t most = 8U << 20U;
+  std::size_t sent = 0;
+  // Until it takes no more for a while.
+  for (int refused = 0; refused < 300 && sent < most;) {
+    const ssize_t count = ::send(slow.fd(), piece.data() + sent % piece.size(),
+                                 piece.size() - sent % piece.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count > 0) {
+      sent += static_cast<std::size_t>(count);
+      refused = 0;
+    } else {
+      ASSERT_EQ(errno, EAGAIN);
+      ++refused;
+      std::this_thread::sleep_for(1ms);
+    }
+  }
+  EXPECT_LT(sent, most);
+  expect_alive();
+  const auto reply = slow.receive(60s);
+  ASSERT_TRUE(reply) << reply.error().message;
+  EXPECT_EQ(reply->body["error"], "io.fpolicy.Policyd.Failed");
 }
 
 TEST_F(ServerTest, APeerThatGoesWhileItsCallIsWorkedOnIsNoticed) {

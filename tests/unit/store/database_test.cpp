@@ -137,6 +137,23 @@ TEST_F(DatabaseTest, ReadOnlyWithoutAFileIsEmptyAndMakesNone) {
   EXPECT_FALSE(std::filesystem::exists(path));
 }
 
+TEST_F(DatabaseTest, RecordsOutOfOrderAreDamageAndNotReadForEver) {
+  const std::array records{record("1", "/srv/aa"), record("2", "/srv/bb"), record("3", "/srv/cc")};
+  ASSERT_TRUE(open()->put(records));
+  std::string bytes = content(path);
+  std::size_t changed = 0;
+  for (auto at = bytes.find("/srv/bb"); at != std::string::npos; at = bytes.find("/srv/bb", at), ++changed)
+    bytes.replace(at, 7, "/srv/zz");
+  ASSERT_GE(changed, 2U) << "in the table and in its index";
+  std::ofstream(path, std::ios::binary) << bytes;
+  const auto database = open(Access::read_only);
+  unsigned rows = 0;
+  const auto listed = database->for_each("", [&rows](const TagRecord&) { return ++rows < 100; });
+  ASSERT_FALSE(listed) << rows;
+  EXPECT_EQ(listed.error().code, EUCLEAN);
+  EXPECT_THAT(listed.error().message, HasSubstr("out of order"));
+}
+
 TEST_F(DatabaseTest, ANewerSchemaIsRefusedUntouched) {
   open();
   sql("PRAGMA user_version = 99");

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "common/elf_libs.h"
 
+#include <elf.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -14,6 +17,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <vector>
 
 namespace fpolicy::tools {
 namespace {
@@ -147,6 +151,69 @@ TEST_F(ElfLibsTest, DamagedFilesAreSurvived) {
     if (!found) ++refused;
   }
   EXPECT_GT(refused, 50);
+}
+
+/// A program that needs so many libraries, each to be looked for in so many directories.
+std::string program_that_needs(unsigned libraries, unsigned directories) {
+  std::string strings(1, '\0');
+  std::vector<Elf64_Dyn> entries;
+  for (unsigned i = 0; i < libraries; ++i) {
+    entries.push_back({.d_tag = DT_NEEDED, .d_un = {.d_val = strings.size()}});
+    strings.append("lib" + std::to_string(i) + ".so").push_back('\0');
+  }
+  entries.push_back({.d_tag = DT_RUNPATH, .d_un = {.d_val = strings.size()}});
+  for (unsigned i = 0; i < directories; ++i) strings.append("/n:");
+  strings.push_back('\0');
+  Elf64_Ehdr header{};
+  std::array<Elf64_Phdr, 2> segments{};
+  const std::size_t at = sizeof header + sizeof segments;
+  const std::size_t strings_at = at + (entries.size() + 3) * sizeof(Elf64_Dyn);
+  entries.push_back({.d_tag = DT_STRTAB, .d_un = {.d_val = strings_at}});
+  entries.push_back({.d_tag = DT_STRSZ, .d_un = {.d_val = strings.size()}});
+  entries.push_back({.d_tag = DT_NULL, .d_un = {.d_val = 0}});
+  const std::size_t size = strings_at + strings.size();
+  std::memcpy(header.e_ident, ELFMAG, SELFMAG);
+  header.e_ident[EI_CLASS] = ELFCLASS64;
+  header.e_ident[EI_DATA] = ELFDATA2LSB;
+  header.e_ident[EI_VERSION] = EV_CURRENT;
+  header.e_type = ET_DYN;
+  header.e_machine = EM_X86_64;
+  header.e_version = EV_CURRENT;
+  header.e_phoff = sizeof header;
+  header.e_ehsize = sizeof header;
+  header.e_phentsize = sizeof(Elf64_Phdr);
+  header.e_phnum = segments.size();
+  segments[0] = {.p_type = PT_LOAD,
+                 .p_flags = PF_R,
+                 .p_offset = 0,
+                 .p_vaddr = 0,
+                 .p_paddr = 0,
+                 .p_filesz = size,
+                 .p_memsz = size,
+                 .p_align = 1};
+  segments[1] = segments[0];
+  segments[1].p_type = PT_DYNAMIC;
+  segments[1].p_offset = segments[1].p_vaddr = at;
+  segments[1].p_filesz = segments[1].p_memsz = entries.size() * sizeof(Elf64_Dyn);
+  std::string bytes;
+  const auto append = [&bytes](const void* data, std::size_t length) {
+    bytes.append(static_cast<const char*>(data), length);
+  };
+  append(&header, sizeof header);
+  append(segments.data(), sizeof segments);
+  append(entries.data(), entries.size() * sizeof(Elf64_Dyn));
+  return bytes + strings;
+}
+
+TEST_F(ElfLibsTest, WhatWouldBeLookedForWithoutEndIsRefused) {
+  std::ofstream(root_ + "/few", std::ios::binary) << program_that_needs(3, 4);
+  const auto few = elf_libraries(root_ + "/few", root_);
+  ASSERT_TRUE(few) << few.error().message;
+  EXPECT_EQ(few->missing.size(), 3U);
+  std::ofstream(root_ + "/many", std::ios::binary) << program_that_needs(300, 1300);
+  const auto many = elf_libraries(root_ + "/many", root_);
+  ASSERT_FALSE(many);
+  EXPECT_EQ(many.error().code, E2BIG);
 }
 
 TEST_F(ElfLibsTest, CacheOfThisMachineIsReadWhole) {
