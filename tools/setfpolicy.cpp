@@ -214,6 +214,10 @@ class SetFpolicy {
     const std::string name = from_stdin ? "standard input" : escape_text(options_.restore);
     std::string text;
     if (const Status read = read_dump(from_stdin, text); !read) return command_.error(name, read.error());
+    // What is left of a policy may be another one.
+    if (!text.empty() && !text.ends_with('\n')) {
+      return command_.error(name + ": its last line has no end: the dump was cut off");
+    }
     std::vector<DumpLine> lines;
     const Status parsed = parse_dump(text, name, [&](DumpEntry entry, unsigned line) {
       auto policy = parse_policy(entry.policy);

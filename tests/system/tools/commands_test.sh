@@ -194,6 +194,10 @@ case_dumps_are_read_whole_or_not_at_all() {
   run 1 set_ --restore dump
   [[ $err == "setfpolicy: dump:2:$((${#PWD} + 11)): expected a placement"* ]] || fail "message: $err"
   equal "" "$(xattr a)" "tag from a dump with a policy that is none"
+  printf '%s\t%s\n' "$PWD/a" bind:0 "$PWD/b" bind:0,migrate=no | head -c -12 >dump
+  run 1 set_ --restore dump
+  equal "setfpolicy: dump: its last line has no end: the dump was cut off" "$err" "message"
+  equal "" "$(xattr a)" "tag from a dump that was cut off"
   printf '%s\t%s\n' "$PWD/a" bind:0 "$PWD/none" bind:0 "#unsupported $PWD/a" colour=red "$PWD/b" bind:0 "$PWD/b/" bind:0 >dump
   run 1 set_ --restore dump
   equal 3 "$(wc -l <<<"$err")" "lines on stderr"
@@ -621,6 +625,17 @@ case_ordinary_user() {
   equal 1 "$(wc -l <<<"$err")" "lines about another's process"
   run 1 as_nobody migratejob --pid $$ --from 0 --to 0 --dry-run
   holds "$err" 'ermi'
+  # The catalogue is root's and policyd's.
+  run 1 as_nobody getfpolicy --socket "$work/no-socket" --all
+  equal "getfpolicy: --all: policyd is not running ($work/no-socket: No such file or directory)" "$err" "--all"
+  printf '#user %s/mine\tprefer:0\n%s/mine\tbind:0\n' "$PWD" "$PWD" >dump
+  run 1 as_nobody setfpolicy --restore dump --prune
+  equal "setfpolicy: --prune needs the catalogue, which root reads" "$err" "--prune"
+  equal "1 bind:0" "$(xattr mine user.fpolicy)" "after --prune"
+  run 1 as_nobody setfpolicy --restore dump
+  equal "setfpolicy: dump:2: $PWD/mine: a system tag needs privilege (CAP_SYS_ADMIN)" "$err" "messages"
+  equal "1 prefer:0" "$(xattr mine user.fpolicy)" "restored user tag"
+  run 0 as_nobody setfpolicy bind:0 mine
   mkdir closed
   chmod 700 closed
   run 1 as_nobody setfpolicy -R bind:0 .
