@@ -264,9 +264,12 @@ TEST_F(Commands, ExplainNamesTheRuleThatDecides) {
     for (std::size_t file = 0; file < made.files.size(); ++file)
       std::ofstream(directory + "/rules/" + std::to_string(file) + ".rules", std::ios::binary)
           << made.files[file];
+    // Of all these rules none is for what lies outside.
+    std::vector<std::string> candidates = made.paths;
+    candidates.push_back(directory + "/outside");
     std::vector<std::string> paths;
     std::string input;
-    for (const std::string& path : made.paths) {
+    for (const std::string& path : candidates) {
       std::error_code failed;
       fs::create_directories(fs::path(path).parent_path(), failed);
       if (failed || fs::is_directory(path, failed))
