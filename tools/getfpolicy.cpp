@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 // getfpolicy: stored and effective policies and their source, in the format of rules.
+#include "common/catalogue.h"
 #include "common/command.h"
 #include "common/resolution.h"
 #include "common/stores.h"
@@ -14,13 +15,16 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace fpolicy::tools {
@@ -30,6 +34,7 @@ struct Options {
   Locations locations;
   LinkOptions links;
   bool recursive = false;
+  bool all = false;
   bool effective = false;
   bool explain = false;
 };
@@ -92,7 +97,11 @@ class GetFpolicy {
 
   void run() {
     if (command_.json()) std::fputs("{\"files\":[", stdout);
-    command_.for_each_name([&](const std::string& name) { named(name); });
+    if (options_.all) {
+      catalogue();
+    } else {
+      command_.for_each_name([&](const std::string& name) { named(name); });
+    }
     if (command_.json()) std::fputs("]}\n", stdout);
   }
 
@@ -122,6 +131,56 @@ class GetFpolicy {
             },
         .error = [&](std::string_view path, const Error& error) { command_.error(path, error); }};
     walk_tree(std::move(root), options_.links.tree(), visitor);
+  }
+
+  /// Every tag of the machine, by path: a directory stands before what is below it.
+  void catalogue() {
+    std::vector<std::pair<std::string, std::string>> found;
+    std::uint64_t stale = 0;
+    std::uint64_t seen = 0;
+    const Status read =
+        for_each_record(*stores_, options_.locations, [&](const TagRecord& record, bool first) {
+          ++seen;
+          command_.progress([&] { return fmt::format("{} records", seen); });
+          catalogued(record, first, found, stale);
+        });
+    if (!read) command_.error("--all: " + read.error().message);
+    std::sort(found.begin(), found.end());
+    for (const auto& [path, output] : found) command_.print(output);
+    if (stale != 0) {
+      command_.note(fmt::format("{} stale {} left out (queryfpolicy --all lists them)", stale,
+                                stale == 1 ? "record" : "records"));
+    }
+  }
+
+  void catalogued(const TagRecord& record, bool first,
+                  std::vector<std::pair<std::string, std::string>>& found, std::uint64_t& stale) {
+    const auto file = open_record(stores_->identifier(), record);
+    if (!file) {
+      const int code = file.error().code;
+      if (code == ESTALE || code == ENOENT) {
+        ++stale;
+      } else if (code == ENODEV) {
+        command_.error(record.path, Error{code, "its filesystem is not mounted; left out"});
+      } else {
+        command_.error(record.path, file.error());
+      }
+      return;
+    }
+    const FileRef ref{file->fd.get(), nullptr, file->path, file->device};
+    const auto tag = stores_->store().get(ref, record.space);
+    // Told once, where all of the file is shown.
+    if (tag && !*tag) ++stale;
+    if (!first) return;
+    if (file->path.empty()) {
+      command_.error(record.path, Error{ENOENT,
+                                        "is no longer there, and the catalogue knows no other path "
+                                        "of the file (tagging it again enters it); left out"});
+      return;
+    }
+    std::string output;
+    show(ref, file->path, S_ISDIR(file->mode), false, output);
+    if (!output.empty()) found.emplace_back(file->path, std::move(output));
   }
 
   /// Appends what is to be said of one file. Called from several threads.
@@ -264,10 +323,12 @@ class GetFpolicy {
 int main(int argc, char** argv) {
   using namespace fpolicy::tools;
   Command command("getfpolicy", "Show the placement policies of files, and where they come from.",
-                  {"[OPTION...] FILE...", "[OPTION...] -R DIRECTORY...", "[OPTION...] -0 [FILE...]"});
+                  {"[OPTION...] FILE...", "[OPTION...] -R DIRECTORY...", "[OPTION...] --all",
+                   "[OPTION...] -0 [FILE...]"});
   Options options;
   CLI::App& app = command.app();
   app.add_flag("-R,--recursive", options.recursive, "All below directories: what has a tag of its own");
+  app.add_flag("-a,--all", options.all, "Every tag of this machine, from the catalogue: no tree is walked");
   app.add_flag("-e,--effective", options.effective, "With -R, every file, with its effective policy");
   app.add_flag("--explain", options.explain, "Show every source that was asked, and which one decides");
   options.links.add_to(app);
@@ -276,7 +337,13 @@ int main(int argc, char** argv) {
   options.locations.add_to(app, true);
   command.add_names("FILE", "Files and directories");
   if (const auto status = command.parse(argc, argv)) return *status;
-  if (command.names().empty() && !command.null()) return command.usage_error("no file named");
+  if (options.all) {
+    if (!command.names().empty() || command.null() || options.recursive) {
+      return command.usage_error("--all takes the files from the catalogue: no names, -0 or -R");
+    }
+  } else if (command.names().empty() && !command.null()) {
+    return command.usage_error("no file named");
+  }
 
   GetFpolicy tool(command, std::move(options));
   if (const auto opened = tool.open(); !opened) {

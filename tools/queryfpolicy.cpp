@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 // queryfpolicy: audits where files' pages are against what their policies say.
 #include "common/audit.h"
+#include "common/catalogue.h"
 #include "common/columns.h"
 #include "common/command.h"
-#include "common/policyd.h"
 #include "common/resolution.h"
 #include "common/stores.h"
 #include "common/text.h"
@@ -267,16 +267,11 @@ class QueryFpolicy {
 
   /// The catalogue: every tag that was ever set and not removed, and what has become of its file.
   void catalogue() {
-    if (stores_->records() == nullptr) {
-      const auto connected = connect_policyd(options_.locations.socket);
-      return command_.error("--all: " + (connected ? "policyd did not answer" : connected.error().message));
-    }
-    std::set<std::pair<std::string, std::string>> seen;
-    const Status read = stores_->records()->for_each("", [&](const TagRecord& record) {
-      if (seen.insert({record.identity.filesystem, record.identity.key}).second) catalogued(record);
-      return true;
-    });
-    if (!read) command_.error(read.error().message);
+    const Status read =
+        for_each_record(*stores_, options_.locations, [&](const TagRecord& record, bool first) {
+          if (first) catalogued(record);
+        });
+    if (!read) command_.error("--all: " + read.error().message);
   }
 
   void catalogued(const TagRecord& record) {
@@ -291,7 +286,7 @@ class QueryFpolicy {
       row.reason = std::move(reason);
       return row;
     };
-    auto file = open_record(record);
+    auto file = open_record(stores_->identifier(), record);
     if (!file) {
       const int code = file.error().code;
       if (code == ESTALE || code == ENOENT) {
@@ -310,19 +305,6 @@ class QueryFpolicy {
     } else {
       add(whole_->audit(*file, file->path.empty() ? record.path : file->path, nobodys_));
     }
-  }
-
-  /// The file of a record, wherever it is now. Error: ESTALE where there is none any more.
-  Result<NamedFile> open_record(const TagRecord& record) {
-    auto at_path = open_named(record.path, false);
-    if (at_path) {
-      const FileRef ref{at_path->fd.get(), nullptr, at_path->path, at_path->device};
-      const auto identity = stores_->identifier().identify(ref);
-      if (identity && *identity == record.identity) return at_path;
-    }
-    auto fd = stores_->identifier().open(record.identity, record.path);
-    if (!fd) return tl::unexpected(fd.error());
-    return hold_fd(*std::move(fd));
   }
 
   void process(pid_t pid) {
@@ -423,24 +405,6 @@ class QueryFpolicy {
   }
 
   static int dup_cloexec(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 0); }
-
-  /// What an open file is. Its path is empty where it has none that leads to it from here.
-  static Result<NamedFile> hold_fd(Fd fd) {
-    NamedFile file;
-    struct stat status = {};
-    if (!fd || fstat(fd.get(), &status) != 0) return fail_errno("stat", "");
-    if (auto path = path_of(fd.get()); path) {
-      const auto there = open_named(*path, false);
-      if (there && there->device == status.st_dev && there->inode == status.st_ino)
-        file.path = *std::move(path);
-    }
-    file.fd = std::move(fd);
-    file.mode = status.st_mode;
-    file.owner = status.st_uid;
-    file.device = status.st_dev;
-    file.inode = status.st_ino;
-    return file;
-  }
 
   Command& command_;
   Options options_;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 // setfpolicy: tags files and directories with placement policies.
+#include "common/catalogue.h"
 #include "common/command.h"
 #include "common/elf_libs.h"
 #include "common/policyd.h"
@@ -25,6 +26,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -46,6 +48,8 @@ struct Options {
   bool dry_run = false;
   bool force = false;
   bool verbose = false;
+  bool prune = false;
+  bool test = false;  ///< as dry_run, but only faults are told
   std::string restore;
   std::string reference;
 };
@@ -198,40 +202,121 @@ class SetFpolicy {
     }
   }
 
+  /// One line of a dump.
+  struct DumpLine {
+    DumpEntry entry;
+    unsigned line = 0;
+    Result<Policy> policy;  ///< an error: unsupported
+  };
+
   void restore() {
     const bool from_stdin = options_.restore == "-";
     const std::string name = from_stdin ? "standard input" : escape_text(options_.restore);
     std::string text;
     if (const Status read = read_dump(from_stdin, text); !read) return command_.error(name, read.error());
-    std::vector<std::pair<DumpEntry, unsigned>> entries;
-    const Status parsed = parse_dump(
-        text, name, [&](DumpEntry entry, unsigned line) { entries.emplace_back(std::move(entry), line); });
+    // What is left of a policy may be another one.
+    if (!text.empty() && !text.ends_with('\n')) {
+      return command_.error(name + ": its last line has no end: the dump was cut off");
+    }
+    std::vector<DumpLine> lines;
+    const Status parsed = parse_dump(text, name, [&](DumpEntry entry, unsigned line) {
+      auto policy = parse_policy(entry.policy);
+      lines.push_back({std::move(entry), line, std::move(policy)});
+    });
     // A dump is understood whole or not begun.
     if (!parsed) return command_.error(parsed.error().message);
-    std::uint64_t done = 0;
-    for (const auto& [entry, line] : entries) {
-      restore(entry, fmt::format("{}:{}: {}", name, line, escape_text(entry.path)));
-      command_.progress([&] { return fmt::format("{} of {} entries", ++done, entries.size()); });
+    if (options_.prune) {
+      if (!privileged_) return command_.error("--prune needs the catalogue, which root reads");
+      if (lines.empty() && !options_.force) {
+        return command_.error(name +
+                              ": holds no tag; --force removes every tag of this machine all the same");
+      }
     }
+    std::uint64_t done = 0;
+    for (const DumpLine& line : lines) {
+      restore(line, fmt::format("{}:{}: {}", name, line.line, escape_text(line.entry.path)));
+      command_.progress([&] { return fmt::format("{} of {} entries", ++done, lines.size()); });
+    }
+    if (options_.prune) prune();
   }
 
-  void restore(const DumpEntry& entry, const std::string& where) {
-    const auto policy = parse_policy(entry.policy);
-    if (!policy) return command_.error(where + ": " + policy.error().message);
-    if (const Status met = check_nodes(*policy); !met)
-      return command_.error(where + ": " + met.error().message);
+  void restore(const DumpLine& line, const std::string& where) {
+    const DumpEntry& entry = line.entry;
+    const Space space = entry.user_space ? Space::user : Space::system;
     // The path is a real one, so a link there is another file than the one that was dumped.
     const auto file = open_target(entry.path, false);
-    if (!file) return command_.error(where + ": " + file.error().message);
-    if (S_ISDIR(file->mode) != entry.directory) {
-      command_.error(where + (entry.directory ? ": is no directory" : ": is a directory"));
-      return;
+    if (!file) {
+      if (options_.prune) unreached_.insert({entry.path, space});
+      return command_.error(where + ": " + file.error().message);
     }
-    const Wish wish{entry.user_space ? Space::user : Space::system, *policy};
-    if (wish.space == Space::system && wish_.space == Space::user && !options_.system) {
+    if (S_ISDIR(file->mode) != entry.directory) {
+      return command_.error(where + (entry.directory ? ": is no directory" : ": is a directory"));
+    }
+    const FileRef ref{file->fd.get(), nullptr, file->path, file->device};
+    if (options_.prune) keep(ref, space, where);
+    if (!line.policy) {
+      // What a newer version has set stays as it is.
+      const auto tag = stores_->store().get(ref, space);
+      if (tag && *tag && !(*tag)->policy && (*tag)->text == entry.policy) return;
+      return command_.error(where + ": " + line.policy.error().message);
+    }
+    if (const Status met = check_nodes(*line.policy); !met) {
+      return command_.error(where + ": " + met.error().message);
+    }
+    if (space == Space::system && wish_.space == Space::user && !options_.system) {
       return command_.error(where + ": a system tag needs privilege (CAP_SYS_ADMIN)");
     }
-    one(*file, entry.path, wish, entry.directory);
+    one(*file, entry.path, Wish{space, *line.policy}, entry.directory);
+  }
+
+  /// The dump has this tag: --prune leaves it alone, also where it could not be set.
+  void keep(const FileRef& file, Space space, const std::string& where) {
+    const auto identity = stores_->identifier().identify(file);
+    if (identity) {
+      kept_.insert({identity->filesystem, identity->key, space});
+      return;
+    }
+    // Without an identity it is not in the catalogue.
+    if (identity.error().code == ENODEV || identity.error().code == ENOTSUP) return;
+    command_.error(where + ": " + identity.error().message);
+    unreached_.insert({std::string(file.path), space});
+  }
+
+  /// Removes every tag of the catalogue's files that the dump does not have.
+  void prune() {
+    const Status read =
+        for_each_record(*stores_, options_.locations, [&](const TagRecord& record, bool first) {
+          if (first) prune(record);
+          command_.progress([] { return "removing what the dump does not have"; });
+        });
+    if (!read) command_.error("--prune: " + read.error().message);
+  }
+
+  void prune(const TagRecord& record) {
+    const auto file = open_record(stores_->identifier(), record);
+    if (!file) {
+      const int code = file.error().code;
+      // The file is gone, and its tag with it.
+      if (code == ESTALE || code == ENOENT) return;
+      if (unreached_.contains({record.path, record.space})) return;
+      return command_.error(
+          record.path, code == ENODEV ? Error{code, "its filesystem is not mounted: its tag was not removed"}
+                                      : file.error());
+    }
+    const std::string& path = file->path.empty() ? record.path : file->path;
+    const FileRef ref{file->fd.get(), nullptr, path, file->device};
+    const auto tags = stores_->store().get(ref);
+    if (!tags) return command_.error(path, tags.error());
+    for (const Space space : {Space::system, Space::user}) {
+      if (!(space == Space::system ? tags->system : tags->user)) continue;
+      if (kept_.contains({record.identity.filesystem, record.identity.key, space})) continue;
+      if (unreached_.contains({path, space}) || unreached_.contains({record.path, space})) continue;
+      std::string output;
+      if (apply(ref, path, Wish{space, std::nullopt}, S_ISDIR(file->mode), false, output)) {
+        notice_.add(path, file->fd.get());
+      }
+      command_.print(output);
+    }
   }
 
   Status read_dump(bool from_stdin, std::string& text) const {
@@ -262,7 +347,8 @@ class SetFpolicy {
       }
       policy = rule->policy;
     }
-    if (directory && policy && wish.space == Space::user) {
+    // A dump is restored as it is.
+    if (directory && policy && wish.space == Space::user && options_.restore.empty()) {
       command_.error(name, file.path,
                      Error{EINVAL,
                            "a user tag on a directory covers nothing below it (-R tags each file; "
@@ -290,7 +376,7 @@ class SetFpolicy {
       json["policy"] = policy ? Json(format_policy(*policy)) : Json(nullptr);
       json["changed"] = changed;
       output.append(",\n").append(to_text(json));
-    } else if (options_.verbose || options_.dry_run) {
+    } else if (options_.verbose || (options_.dry_run && !options_.test)) {
       output += describe(file, wish.space, policy, directory, changed);
     }
     return changed && !options_.dry_run;
@@ -374,6 +460,9 @@ class SetFpolicy {
   ChangeNotice notice_;
   std::mutex notice_mutex_;  ///< while a walk's threads add to it
   std::set<std::pair<dev_t, ino_t>> libraries_;
+  /// With --prune: what the dump has, by filesystem and key, and by path what could not be opened.
+  std::set<std::tuple<std::string, std::string, Space>> kept_;
+  std::set<std::pair<std::string, Space>> unreached_;
 };
 
 int run(Command& command, Options options) {
@@ -397,6 +486,10 @@ int run(Command& command, Options options) {
   } else if (!names.empty() || command.null() || options.recursive || options.libraries) {
     return command.usage_error("--restore takes the files from the dump: no names, -0, -R or --libs");
   }
+  if (options.restore.empty() && (options.prune || options.test)) {
+    return command.usage_error("--prune and --test go with --restore");
+  }
+  options.dry_run = options.dry_run || options.test;
 
   const bool from_reference = !options.reference.empty();
   SetFpolicy tool(command, std::move(options));
@@ -429,6 +522,9 @@ int main(int argc, char** argv) {
   app.add_flag("-x,--remove", options.remove, "Remove tags; with -R those of directories, too");
   add_text(app, "--restore", options.restore, "DUMP",
            "Set what a dump of getfpolicy says ('-': standard input)");
+  app.add_flag("--prune", options.prune,
+               "With --restore, also remove every tag of this machine that the dump does not have");
+  app.add_flag("--test", options.test, "With --restore, only tell what would fail, and change nothing");
   app.add_flag("--from-rules", options.from_rules, "Store as tags what the rules say for each file");
   add_text(app, "--reference", options.reference, "FILE", "Set the policy of this file's tag");
   app.add_flag("--libs", options.libraries, "Also the shared libraries that executables load");

@@ -66,6 +66,12 @@ Status parse_dump(std::string_view text, const std::string& name,
           if (!byte) return error(at + fields->second_at + start, byte.error());
           entry.policy += *byte;
         }
+        // A line that serves as a rule is one whole; text that is not understood stands in comments.
+        if (line.front() != '#') {
+          if (const auto policy = parse_policy_text(entry.policy); !policy) {
+            return error(fields->second_at + policy.error().column - 1, policy.error().message);
+          }
+        }
         each(std::move(entry), number);
         return {};
       });

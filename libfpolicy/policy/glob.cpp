@@ -323,12 +323,19 @@ std::uint32_t GlobIndex::add(Glob glob, std::uint32_t value) {
   const bool at_end = glob.suffix().size() > glob.prefix().size();
   std::string_view key = at_end ? glob.suffix() : glob.prefix();
   if (key.size() > max_key) key = at_end ? key.substr(key.size() - max_key) : key.substr(0, max_key);
-  auto bucket = std::find_if(buckets_.begin(), buckets_.end(), [&](const Bucket& candidate) {
-    return candidate.length == key.size() && candidate.at_end == at_end;
-  });
-  if (bucket == buckets_.end()) bucket = buckets_.insert(buckets_.end(), Bucket{key.size(), at_end, {}});
+  const auto shape = static_cast<std::uint32_t>(
+      std::find_if(shapes_.begin(), shapes_.end(),
+                   [&](const Shape& one) { return one.length == key.size() && one.at_end == at_end; }) -
+      shapes_.begin());
+  if (shape == shapes_.size()) shapes_.push_back({key.size(), at_end});
+  auto group = find_group(key, shape);
+  if (!group) {
+    group = static_cast<std::uint32_t>(groups_.size());
+    index_.insert(HashIndex::hash(key, shape), *group);
+    groups_.push_back({std::string(key), shape, {}});
+  }
   const auto position = static_cast<std::uint32_t>(entries_.size());
-  bucket->positions[std::string(key)].push_back(position);
+  groups_[*group].positions.push_back(position);
   entries_.push_back({std::move(glob), value});
   return position;
 }

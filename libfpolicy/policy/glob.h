@@ -3,12 +3,13 @@
 #pragma once
 
 #include "policy/grammar.h"
+#include "policy/hash_index.h"
 
 #include <bitset>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 namespace fpolicy {
@@ -100,38 +101,45 @@ class GlobIndex {
   /// Calls `each` with the values of the globs that match, where `wanted` says that the value is of interest.
   template <class Wanted, class Each>
   void for_matches(std::string_view text, const Wanted& wanted, const Each& each) const {
-    const auto visit = [&](const std::vector<std::uint32_t>& positions) {
-      for (const std::uint32_t position : positions) {
+    for (std::uint32_t shape = 0; shape < shapes_.size(); ++shape) {
+      const auto& [length, at_end] = shapes_[shape];
+      if (length > text.size()) continue;
+      const std::string_view key = text.substr(at_end ? text.size() - length : 0, length);
+      const auto found = find_group(key, shape);
+      if (!found) continue;
+      for (const std::uint32_t position : groups_[*found].positions) {
         const Entry& entry = entries_[position];
         if (wanted(entry.value) && entry.glob.matches(text)) each(entry.value);
-      }
-    };
-    for (const Bucket& bucket : buckets_) {
-      if (bucket.length > text.size()) continue;
-      const std::string_view key =
-          text.substr(bucket.at_end ? text.size() - bucket.length : 0, bucket.length);
-      if (const auto found = bucket.positions.find(key); found != bucket.positions.end()) {
-        visit(found->second);
       }
     }
   }
 
  private:
-  /// Longest key: it bounds the number of buckets, and so of look-ups for each text.
+  /// Longest key: it bounds the number of shapes, and so of look-ups for each text.
   static constexpr std::size_t max_key = 32;
 
-  struct Hash {
-    using is_transparent = void;
-    std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
-  };
-  struct Bucket {
+  /// Which part of a text is a key.
+  struct Shape {
     std::size_t length = 0;
     bool at_end = false;
-    std::unordered_map<std::string, std::vector<std::uint32_t>, Hash, std::equal_to<>> positions;
+  };
+  /// The globs of one key.
+  struct Group {
+    std::string key;
+    std::uint32_t shape = 0;
+    std::vector<std::uint32_t> positions;
   };
 
+  [[nodiscard]] std::optional<std::uint32_t> find_group(std::string_view key, std::uint32_t shape) const {
+    return index_.find(HashIndex::hash(key, shape), [&](std::uint32_t group) {
+      return groups_[group].shape == shape && groups_[group].key == key;
+    });
+  }
+
   std::vector<Entry> entries_;
-  std::vector<Bucket> buckets_;
+  std::vector<Shape> shapes_;
+  std::vector<Group> groups_;
+  HashIndex index_;  ///< groups
 };
 
 }  // namespace fpolicy

@@ -2,6 +2,7 @@
 #include "policy/escape.h"
 #include "policy/glob.h"
 #include "policy/grammar.h"
+#include "policy/hash_index.h"
 #include "policy/lines.h"
 #include "policy/text.h"
 
@@ -11,6 +12,7 @@
 
 #include <deque>
 #include <unordered_map>
+#include <utility>
 
 namespace fpolicy {
 namespace {
@@ -36,34 +38,43 @@ struct TrieNode {
 
 enum class EdgeKind : std::uint8_t { literal, glob, tail };
 
-struct EdgeView {
-  NodeNumber parent = 0;
-  EdgeKind kind = EdgeKind::literal;
-  std::string_view text;
-};
-
+/// What leads from a node to the next.
 struct Edge {
   NodeNumber parent = 0;
   EdgeKind kind = EdgeKind::literal;
+  std::uint32_t value = 0;  ///< literal and glob: the child node. tail: the position in the node's index
   std::string text;
-  explicit Edge(const EdgeView& view) : parent(view.parent), kind(view.kind), text(view.text) {}
-  operator EdgeView() const { return {parent, kind, text}; }
 };
 
-struct EdgeHash {
-  using is_transparent = void;
-  std::size_t operator()(const EdgeView& edge) const {
-    const std::size_t seed = (std::size_t{edge.parent} * 4 + static_cast<std::size_t>(edge.kind)) *
-                             std::size_t{0x9e3779b97f4a7c15};
-    return std::hash<std::string_view>{}(edge.text) ^ seed;
+class Edges {
+ public:
+  [[nodiscard]] const Edge* find(NodeNumber parent, EdgeKind kind, std::string_view text) const {
+    const auto found = position(hash(parent, kind, text), parent, kind, text);
+    return found ? &edges_[*found] : nullptr;
   }
-};
+  /// That edge, and whether it is new. Valid until the next call.
+  std::pair<Edge*, bool> take(NodeNumber parent, EdgeKind kind, std::string_view text) {
+    const std::uint32_t hashed = hash(parent, kind, text);
+    if (const auto found = position(hashed, parent, kind, text)) return {&edges_[*found], false};
+    index_.insert(hashed, static_cast<std::uint32_t>(edges_.size()));
+    edges_.push_back({parent, kind, 0, std::string(text)});
+    return {&edges_.back(), true};
+  }
 
-struct EdgeEqual {
-  using is_transparent = void;
-  bool operator()(const EdgeView& a, const EdgeView& b) const {
-    return a.parent == b.parent && a.kind == b.kind && a.text == b.text;
+ private:
+  static std::uint32_t hash(NodeNumber parent, EdgeKind kind, std::string_view text) {
+    return HashIndex::hash(text, std::uint64_t{parent} * 4 + static_cast<std::uint64_t>(kind));
   }
+  [[nodiscard]] std::optional<std::uint32_t> position(std::uint32_t hashed, NodeNumber parent, EdgeKind kind,
+                                                      std::string_view text) const {
+    return index_.find(hashed, [&](std::uint32_t at) {
+      const Edge& edge = edges_[at];
+      return edge.parent == parent && edge.kind == kind && edge.text == text;
+    });
+  }
+
+  std::vector<Edge> edges_;
+  HashIndex index_;
 };
 
 struct TextHash {
@@ -80,8 +91,7 @@ tl::unexpected<SyntaxError> shifted(std::size_t by, SyntaxError error) {
 
 struct RuleSet::Impl {
   std::vector<TrieNode> nodes = std::vector<TrieNode>(1);
-  /// literal and glob: the child node. tail: the position in the node's index.
-  std::unordered_map<Edge, std::uint32_t, EdgeHash, EdgeEqual> edges;
+  Edges edges;
   std::uint32_t any_depth_nodes = 0;
   std::deque<RuleLine> rules;
   std::unordered_map<std::string, std::string, TextHash, std::equal_to<>> aliases;
@@ -90,7 +100,8 @@ struct RuleSet::Impl {
   tl::expected<void, SyntaxError> add_alias(std::string_view line);
   tl::expected<void, SyntaxError> insert(const Pattern& pattern, RuleNumber rule);
   NodeNumber new_node();
-  [[nodiscard]] std::string aliased(std::string_view path) const;
+  /// What an alias makes of the path; nothing where there is none for it.
+  [[nodiscard]] std::optional<std::string> aliased(std::string_view path) const;
 };
 
 tl::expected<void, SyntaxError> RuleSet::Impl::add_line(std::string_view line, const std::string& file,
@@ -166,21 +177,21 @@ tl::expected<void, SyntaxError> RuleSet::Impl::insert(const Pattern& pattern, Ru
     NodeNumber child = 0;
     switch (component.kind) {
       case PatternComponent::Kind::literal: {
-        const auto [edge, is_new] = edges.try_emplace(Edge({at, EdgeKind::literal, component.literal}), 0);
-        if (is_new) edge->second = new_node();
-        child = edge->second;
+        const auto [edge, is_new] = edges.take(at, EdgeKind::literal, component.literal);
+        if (is_new) edge->value = new_node();
+        child = edge->value;
         break;
       }
       case PatternComponent::Kind::glob: {
-        const auto [edge, is_new] = edges.try_emplace(Edge({at, EdgeKind::glob, component.text}), 0);
+        const auto [edge, is_new] = edges.take(at, EdgeKind::glob, component.text);
         if (is_new) {
           Glob glob = Glob::component(pattern, i);
           if (!glob.fits()) return too_long(component);
-          edge->second = new_node();
+          edge->value = new_node();
           if (!nodes[at].globs) nodes[at].globs = std::make_unique<GlobIndex>();
-          nodes[at].globs->add(std::move(glob), edge->second);
+          nodes[at].globs->add(std::move(glob), edge->value);
         }
-        child = edge->second;
+        child = edge->value;
         break;
       }
       case PatternComponent::Kind::globstar:
@@ -197,14 +208,14 @@ tl::expected<void, SyntaxError> RuleSet::Impl::insert(const Pattern& pattern, Ru
         break;
       case PatternComponent::Kind::crossing: {
         const std::string_view text = pattern.text.substr(offset_of(component));
-        const auto [edge, is_new] = edges.try_emplace(Edge({at, EdgeKind::tail, text}), 0);
+        const auto [edge, is_new] = edges.take(at, EdgeKind::tail, text);
         if (!nodes[at].tails) nodes[at].tails = std::make_unique<GlobIndex>();
         if (is_new) {
           Glob glob = Glob::tail(pattern, i);
           if (!glob.fits()) return too_long(component);
-          edge->second = nodes[at].tails->add(std::move(glob), rule);
+          edge->value = nodes[at].tails->add(std::move(glob), rule);
         } else {
-          nodes[at].tails->set_value(edge->second, rule);
+          nodes[at].tails->set_value(edge->value, rule);
         }
         return {};
       }
@@ -216,13 +227,13 @@ tl::expected<void, SyntaxError> RuleSet::Impl::insert(const Pattern& pattern, Ru
   return {};
 }
 
-std::string RuleSet::Impl::aliased(std::string_view path) const {
+std::optional<std::string> RuleSet::Impl::aliased(std::string_view path) const {
   for (std::size_t end = path.size(); end != 0 && end != std::string_view::npos;
        end = path.rfind('/', end - 1)) {
     const auto found = aliases.find(path.substr(0, end));
     if (found != aliases.end()) return found->second + std::string(path.substr(end));
   }
-  return std::string(path);
+  return std::nullopt;
 }
 
 RuleSet::RuleSet() : impl_(std::make_unique<Impl>()) {}
@@ -242,8 +253,8 @@ RuleMatch RuleSet::match(std::string_view path) const {
   const Impl& set = *impl_;
   if (set.rules.empty() || !path.starts_with('/')) return nullptr;
   while (path.ends_with('/')) path.remove_suffix(1);
-  std::string buffer;
-  if (!set.aliases.empty()) path = buffer = set.aliased(path);
+  std::optional<std::string> other;
+  if (!set.aliases.empty() && (other = set.aliased(path))) path = *other;
 
   RuleNumber best = 0;
   const auto take = [&](RuleNumber rule) { best = std::max(best, rule); };
@@ -274,8 +285,8 @@ RuleMatch RuleSet::match(std::string_view path) const {
       if (node.tails) {
         node.tails->for_matches(rest, [&](RuleNumber rule) { return rule > best; }, take);
       }
-      const auto child = set.edges.find(EdgeView{number, EdgeKind::literal, name});
-      if (child != set.edges.end()) next.push_back(child->second);
+      const Edge* const child = set.edges.find(number, EdgeKind::literal, name);
+      if (child != nullptr) next.push_back(child->value);
       if (node.globs) {
         node.globs->for_matches(
             name, [&](NodeNumber glob_child) { return set.nodes[glob_child].last > best; },

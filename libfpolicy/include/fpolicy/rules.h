@@ -91,9 +91,10 @@ struct FPOLICY_API DumpEntry {
   std::string policy;  ///< policy text, or the raw text of an unsupported tag
 };
 FPOLICY_API std::string format_dump_entry(const DumpEntry& entry);
-/// Calls `each` for every entry with its line number. Patterns must name one path (no glob characters), other
-/// comments are passed over; whether the policy is one is left to the caller. Error: EINVAL
-/// "NAME:LINE:COLUMN: what"; what came before has been reported to `each` by then.
+/// Calls `each` for every entry with its line number. Patterns must name one path (no glob characters), and
+/// what stands outside of comments must be a policy; other comments are passed over, and whether the policy
+/// of a comment is one is left to the caller. Error: EINVAL "NAME:LINE:COLUMN: what"; what came before has
+/// been reported to `each` by then.
 FPOLICY_API Status parse_dump(std::string_view text, const std::string& name,
                               const std::function<void(DumpEntry, unsigned line)>& each);
 

@@ -13,10 +13,13 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <map>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -163,6 +166,52 @@ TEST_F(PolicydTest, AReloadThatFailsLeavesWhatWasInForce) {
   configure("[rules]\ndirectory = \"/nonexistent\"\n");
   ::kill(pid, SIGHUP);
   EXPECT_TRUE(wait_for([&] { return call("Status").value()["rules"] == 0; }));
+}
+
+// Between two versions of the rules there is none: in each of them the last rule of the file decides, and the
+// first would if a part of the file alone were in force.
+TEST_F(PolicydTest, RulesAreReplacedWholeWhileTheyAreAsked) {
+  const std::string path = directory + "/data";
+  std::ofstream(path) << "x";
+  const auto write = [this](const std::string& policy, const std::string& name) {
+    std::ofstream file(name);
+    file << directory << "/**\tbind:0\n";
+    for (int i = 0; i < 5000; ++i) file << "/srv/" << i << "/\tbind:0\n";
+    file << directory << "/**\t" << policy << "\n";
+  };
+  const std::string rules = directory + "/rules/a.rules";
+  write("prefer:0", rules);
+  run();
+  std::atomic<bool> stop = false;
+  std::atomic<int> reloads = 0;
+  std::thread writer([&] {
+    for (int i = 0; !stop; ++i) {
+      // A name that is no rules file until it is whole.
+      const char* policies[] = {"interleave:0", "prefer:0", "bond:0"};
+      write(policies[i % 3], rules + ".new");
+      std::filesystem::rename(rules + ".new", rules);
+      // Half of them are noticed without being told.
+      if (i % 2 == 0) reloads += call("Reload") ? 1 : 0;
+    }
+  });
+  std::map<std::string, int> seen;
+  std::set<json> counts;
+  wait_for([&] {
+    const auto applied = call("Apply", {{"paths", {path}}, {"fds", 0}});
+    if (applied && (*applied)["files"].size() == 1)
+      ++seen[(*applied)["files"][0]["policy"].get<std::string>()];
+    else
+      ++seen["error"];
+    counts.insert(call("Status").value()["rules"]);
+    return reloads >= 20 && seen.size() >= 2 && seen["prefer:0"] >= 20;
+  });
+  stop = true;
+  writer.join();
+  EXPECT_GE(reloads, 20);
+  EXPECT_GT(seen["prefer:0"], 0);
+  EXPECT_GT(seen["interleave:0"], 0);
+  EXPECT_EQ(seen.size(), 2U) << json(seen).dump();
+  EXPECT_EQ(counts, std::set<json>{5002});
 }
 
 TEST_F(PolicydTest, AChangedTagIsEnforcedAndToldOf) {

@@ -190,7 +190,15 @@ case_dumps_are_read_whole_or_not_at_all() {
   run 1 set_ --restore dump
   [[ $err == 'setfpolicy: dump:2:'* ]] || fail "message: $err"
   equal "" "$(xattr a)" "tag from a dump that does not parse"
-  printf '%s\t%s\n' "$PWD/a" bind:0 "$PWD/none" bind:0 "$PWD/a" colour=red "$PWD/b" bind:0 "$PWD/b/" bind:0 >dump
+  printf '%s\t%s\n' "$PWD/a" bind:0 "$PWD/b" bind:0,colour=red >dump
+  run 1 set_ --restore dump
+  [[ $err == "setfpolicy: dump:2:$((${#PWD} + 11)): expected a placement"* ]] || fail "message: $err"
+  equal "" "$(xattr a)" "tag from a dump with a policy that is none"
+  printf '%s\t%s\n' "$PWD/a" bind:0 "$PWD/b" bind:0,migrate=no | head -c -12 >dump
+  run 1 set_ --restore dump
+  equal "setfpolicy: dump: its last line has no end: the dump was cut off" "$err" "message"
+  equal "" "$(xattr a)" "tag from a dump that was cut off"
+  printf '%s\t%s\n' "$PWD/a" bind:0 "$PWD/none" bind:0 "#unsupported $PWD/a" colour=red "$PWD/b" bind:0 "$PWD/b/" bind:0 >dump
   run 1 set_ --restore dump
   equal 3 "$(wc -l <<<"$err")" "lines on stderr"
   holds "$err" "dump:2: $PWD/none: No such file or directory"
@@ -203,6 +211,125 @@ case_dumps_are_read_whole_or_not_at_all() {
   printf '%s\tmigrate=no\n' "$PWD/b" >dump
   run 1 set_ --restore dump
   equal "1 bind:0" "$(xattr a)" "behind the link"
+}
+
+# Tags on a filesystem of each kind: xattrs of both spaces, and a record in the database.
+case_a_dump_of_the_whole_machine() {
+  local mounted=() point
+  mkdir -p tree/dir tmpfs ramfs
+  touch tree/dir/a tree/dir/b $'tree/new\nline '
+  if mount -t tmpfs tmpfs tmpfs 2>/dev/null; then mounted+=(tmpfs); fi
+  if mount -t ramfs ramfs ramfs 2>/dev/null; then mounted+=(ramfs); fi
+  touch {tmpfs,ramfs}/file
+  run 0 set_ bind:0 tree/dir tree/dir/b tmpfs/file ramfs/file
+  run 0 set_ --user migrate=no tree/dir/b $'tree/new\nline ' ramfs/file
+  run 0 set_ interleave:all ramfs
+  setfattr -n security.fpolicy -v '7 shiny' tree/dir/a
+  run 0 set_ --force bind:0 tree/dir/a
+  setfattr -n security.fpolicy -v '7 shiny' tree/dir/a
+  run 0 get_ --all
+  echo "$out" >dump
+  equal "" "$err" "messages"
+  equal "$PWD/ramfs/	interleave:all
+$PWD/ramfs/file	bind:0
+#user $PWD/ramfs/file	migrate=no
+$PWD/tmpfs/file	bind:0
+$PWD/tree/dir/	bind:0
+#unsupported $PWD/tree/dir/a	7 shiny
+$PWD/tree/dir/b	bind:0
+#user $PWD/tree/dir/b	migrate=no
+#user $PWD/tree/new\\nline\\040	migrate=no" "$out" "dump"
+  run 0 get_ --all --json
+  equal 7 "$(jq '.files | length' <<<"$out")" "files in JSON"
+
+  # On a store that has been emptied: but for what is not understood, all is as it was.
+  run 0 set_ -R -x --force tree tmpfs ramfs
+  run 0 set_ -R -x --user --force tree tmpfs ramfs
+  rm "$work"/db*
+  run 1 set_ --restore dump
+  equal 1 "$(wc -l <<<"$err")" "lines on stderr"
+  holds "$err" "dump:6: $PWD/tree/dir/a: column 1"
+  run 0 get_ --all
+  equal "$(grep -v '^#unsupported' dump)" "$out" "dump after the restore"
+  equal "1 migrate=no" "$(xattr tree/dir/b user.fpolicy)" "user tag"
+  equal "1 bind:0" "$(xattr tree/dir)" "directory's tag"
+  # What is there already is no fault, understood or not.
+  setfattr -n security.fpolicy -v '7 shiny' tree/dir/a
+  run 0 set_ --restore dump
+  equal "" "$out$err" "output"
+  run 0 set_ --restore dump --test
+  run 0 set_ --restore dump -n
+  equal "" "$out$err" "output of -n"
+
+  # A file that was moved is dumped where it is; one that is gone is counted.
+  mv tree/dir tree/moved
+  rm tree/moved/a ramfs/file
+  run 0 get_ --all
+  holds "$out" "$PWD/tree/moved/b	bind:0"
+  [[ $out != *ramfs/file* ]] || fail "a file that is gone is in the dump"
+  equal "getfpolicy: 2 stale records left out (queryfpolicy --all lists them)" "$err" "messages"
+  for point in "${mounted[@]}"; do umount "$point"; done
+  if [ ${#mounted[@]} -ne 2 ]; then
+    echo "SKIPPED: $name: the part on memory filesystems, which cannot be mounted here"
+    return
+  fi
+  run 1 get_ --all
+  holds "$err" "getfpolicy: $PWD/tmpfs/file: its filesystem is not mounted; left out"
+}
+
+case_restore_prune_and_test() {
+  mkdir dir
+  touch a b c dir/d
+  run 0 set_ bind:0 a dir
+  get_ --all >dump
+  run 0 set_ migrate=no a b dir/d
+  run 0 set_ --user migrate=no a c
+  run 0 get_ --all
+  cp <(echo "$out") before
+  # --test tells faults only, -n what would change.
+  run 0 set_ --restore dump --prune --test
+  equal "" "$out$err" "output of --test"
+  run 0 set_ --restore dump --prune -n
+  equal "$PWD/a	bind:0
+# $PWD/a: would be removed
+# $PWD/b: would be removed
+# $PWD/c: would be removed
+# $PWD/dir/d: would be removed" "$out" "output of -n"
+  get_ --all | cmp - before || fail "-n or --test changed something"
+  run 0 set_ --restore dump --prune
+  get_ --all | cmp - dump || fail "other tags than the dump's are left"
+  equal "" "$(xattr a user.fpolicy)$(xattr b)$(xattr c user.fpolicy)" "pruned"
+
+  # What the dump has and could not be set is not removed, either.
+  run 0 set_ migrate=no c
+  printf '%s\tbind:900\n%s\tbind:0\n%s/\tbind:0\n' "$PWD/a" "$PWD/missing" "$PWD/dir" >lacking
+  run 1 set_ --restore lacking --test
+  equal 2 "$(wc -l <<<"$err")" "lines on stderr"
+  holds "$err" "setfpolicy: lacking:1: $PWD/a: bind:900: this machine has no node 900"
+  holds "$err" "setfpolicy: lacking:2: $PWD/missing: No such file or directory"
+  equal "1 migrate=no" "$(xattr c)" "after --test"
+  run 1 set_ --restore lacking --prune
+  equal "1 bind:0 " "$(xattr a) $(xattr c)" "tags"
+  run 1 set_ --restore lacking --force
+  equal "1 bind:900" "$(xattr a)" "with --force"
+  equal 1 "$(wc -l <<<"$err")" "lines on stderr"
+
+  # An empty dump may be one that could not be written.
+  : >empty
+  run 1 set_ --restore empty --prune
+  equal "setfpolicy: empty: holds no tag; --force removes every tag of this machine all the same" "$err" "message"
+  printf 'not a dump\n' >wrong
+  run 1 set_ --restore wrong --prune --force
+  equal "1 bind:900" "$(xattr a)" "after a dump that does not parse"
+  run 0 set_ --restore empty --prune --force
+  run 0 get_ --all
+  equal "" "$out$err" "what is left"
+  for words in 'setfpolicy --prune bind:0 a' 'setfpolicy --test -x a' 'getfpolicy --all a' 'getfpolicy --all -R' \
+    'getfpolicy --all -0'; do
+    # shellcheck disable=SC2086 # split on purpose
+    run 2 $words
+  done
+  equal "" "$(xattr a)" "after wrong usage"
 }
 
 case_links() {
@@ -498,6 +625,17 @@ case_ordinary_user() {
   equal 1 "$(wc -l <<<"$err")" "lines about another's process"
   run 1 as_nobody migratejob --pid $$ --from 0 --to 0 --dry-run
   holds "$err" 'ermi'
+  # The catalogue is root's and policyd's.
+  run 1 as_nobody getfpolicy --socket "$work/no-socket" --all
+  equal "getfpolicy: --all: policyd is not running ($work/no-socket: No such file or directory)" "$err" "--all"
+  printf '#user %s/mine\tprefer:0\n%s/mine\tbind:0\n' "$PWD" "$PWD" >dump
+  run 1 as_nobody setfpolicy --restore dump --prune
+  equal "setfpolicy: --prune needs the catalogue, which root reads" "$err" "--prune"
+  equal "1 bind:0" "$(xattr mine user.fpolicy)" "after --prune"
+  run 1 as_nobody setfpolicy --restore dump
+  equal "setfpolicy: dump:2: $PWD/mine: a system tag needs privilege (CAP_SYS_ADMIN)" "$err" "messages"
+  equal "1 prefer:0" "$(xattr mine user.fpolicy)" "restored user tag"
+  run 0 as_nobody setfpolicy bind:0 mine
   mkdir closed
   chmod 700 closed
   run 1 as_nobody setfpolicy -R bind:0 .

@@ -96,6 +96,9 @@ TEST(Dump, ErrorsNameLineAndColumn) {
       {"#user /a\n", "dump:1:9: expected a tab and a policy behind the pattern"},
       {"#user /a//b\tpin\n", "dump:1:10: expected a name between the slashes"},
       {"alias /a\t/b\n", "dump:1:1: expected an absolute pattern, which starts with \"/\", found \"a\""},
+      {"/a\tpin\n/b\tbind:1,shiny\n",
+       "dump:2:11: expected a placement (bind:, prefer:, interleave:, default), migrate= or pin, found "
+       "\"shiny\""},
       {"#unsupported /a\tb\\q\n",
        "dump:1:18: expected \\t, \\n, \\\\, three octal digits, or one of * ? [ ] # after the backslash, "
        "found "

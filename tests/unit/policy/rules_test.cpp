@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "plain_matcher.h"
+#include "random_rules.h"
 
 #include <fpolicy/rules.h>
 
@@ -241,74 +241,37 @@ TEST(Rules, BoundsAreKept) {
             "f:1:4: expected at most 1000 bytes and pattern characters from here on");
 }
 
-/// Few letters, so that patterns and paths meet.
-class Random {
- public:
-  explicit Random(unsigned seed) : engine_(seed) {}
-  unsigned below(unsigned bound) { return engine_() % bound; }
-
-  std::string name(unsigned longest) {
-    std::string text;
-    for (unsigned i = 1 + below(longest); i > 0; --i) text += "abc"[below(3)];
-    return text;
-  }
-
-  std::string path() {
-    std::string text;
-    for (unsigned i = 1 + below(6); i > 0; --i) text += "/" + name(4);
-    return text;
-  }
-
-  std::string pattern() {
-    static constexpr const char* pieces[] = {"*", "?", "[ab]", "[!a]", "[b-c]", "**", "\\141"};
-    std::string text;
-    for (unsigned i = 1 + below(5); i > 0; --i) {
-      text += '/';
-      if (below(5) == 0) {
-        text += "**";
-        continue;
-      }
-      std::string component;
-      for (unsigned j = 1 + below(3); j > 0; --j) {
-        const std::string piece = below(3) == 0 ? pieces[below(std::size(pieces))] : name(2);
-        if (piece.front() == '*' && component.ends_with('*')) continue;
-        component += piece;
-      }
-      text += component;
-    }
-    if (below(4) == 0) text += '/';
-    return text;
-  }
-
- private:
-  std::mt19937 engine_;
-};
-
+// Whatever rules, aliases and files there are: the last rule that matches decides, and it is named rightly.
 TEST(RulesProperty, AgreesWithThePlainMatcher) {
-  Random random(5);
+  plain::RandomRules random(plain::take_seed());
   std::size_t matched = 0;
-  for (int round = 0; round < 100; ++round) {
-    std::vector<std::string> patterns;
-    std::string text;
-    for (unsigned i = 1 + random.below(40); i > 0; --i) {
-      patterns.push_back(random.pattern());
-      text += patterns.back() + "\tpin\n";
+  std::size_t through_alias = 0;
+  for (int round = 0; round < 300; ++round) {
+    const plain::Rules made = plain::make_rules(random, 1 + random.below(60), 100);
+    RuleSet set;
+    for (std::size_t file = 0; file < made.files.size(); ++file) {
+      const Status added = set.add(made.files[file], std::to_string(file));
+      ASSERT_TRUE(added) << added.error().message << " of\n" << made.files[file];
     }
-    const RuleSet set = rules(text);
-    for (int probe = 0; probe < 100; ++probe) {
-      const std::string path = random.path();
-      unsigned wanted = 0;
-      for (std::size_t i = 0; i < patterns.size(); ++i) {
-        if (plain::matches(patterns[i], path)) wanted = static_cast<unsigned>(i + 1);
-      }
-      const RuleMatch match = set.match(path);
-      const unsigned got = match == nullptr ? 0 : match->line;
-      ASSERT_EQ(got, wanted) << path << (wanted != 0 ? " wants " + patterns[wanted - 1] : " wants nothing")
-                             << (got != 0 ? ", got " + patterns[got - 1] : "");
-      matched += wanted != 0 ? 1 : 0;
+    ASSERT_EQ(set.size(), made.lines.size());
+    for (const std::string& path : made.paths) {
+      const plain::Rules::Line* wanted = made.match(path);
+      const RuleMatch got = set.match(path);
+      const auto name = [](const std::string& pattern, std::string_view file, unsigned line) {
+        return std::string(file) + ":" + std::to_string(line) + ": " + pattern;
+      };
+      ASSERT_EQ(
+          got == nullptr ? "none" : name(got->pattern, got->file, got->line),
+          wanted == nullptr ? "none" : name(wanted->pattern, std::to_string(wanted->file), wanted->line))
+          << "for " << escape_path(path);
+      matched += wanted != nullptr ? 1 : 0;
+      through_alias += wanted != nullptr && plain::aliased(made.aliases, path) != path ? 1 : 0;
     }
   }
-  EXPECT_GT(matched, 1000U);
+  // Neither everything nor nothing matches, or this would say little.
+  EXPECT_GT(matched, 3000U);
+  EXPECT_LT(matched, 29000U);
+  EXPECT_GT(through_alias, 300U);
 }
 
 TEST(RulesProperty, ManyGlobsInOneDirectory) {
