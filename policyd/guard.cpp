@@ -33,10 +33,10 @@ constexpr double share_of_deadline = 0.8;
 /// Of the deadline: then all that stays is taken instead of what this job maps.
 constexpr double share_for_maps = 0.3;
 
-/// The kernel moves the pages within write(2). A write that takes longer than pages are held is waited for, but
-/// not for ever: a writer can make his own stand still.
-constexpr int longest_write = 60;             // times [guard] hold_seconds
-constexpr std::size_t most_threads = 8;       // of a file's writers that are looked at
+/// The kernel moves the pages within write(2). A write that takes longer than pages are held is waited for,
+/// but not for ever: a writer can make his own stand still.
+constexpr int longest_write = 60;        // times [guard] hold_seconds
+constexpr std::size_t most_threads = 8;  // of a file's writers that are looked at
 constexpr std::chrono::seconds look_again(1);
 
 /// Is the thread within a write to the file with this inode? What it does while it runs is not shown: then

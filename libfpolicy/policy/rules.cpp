@@ -254,7 +254,8 @@ RuleMatch RuleSet::match(std::string_view path) const {
   if (set.rules.empty() || !path.starts_with('/')) return nullptr;
   while (path.ends_with('/')) path.remove_suffix(1);
   std::optional<std::string> other;
-  if (!set.aliases.empty() && (other = set.aliased(path))) path = *other;
+  if (!set.aliases.empty()) other = set.aliased(path);
+  if (other) path = *other;
 
   RuleNumber best = 0;
   const auto take = [&](RuleNumber rule) { best = std::max(best, rule); };

@@ -70,7 +70,8 @@ int map_shared(sqlite3_file* file, int region, int size, int extend, void volati
 /// Puts map_shared() before the file's own.
 void make_safe(sqlite3* connection) {
   sqlite3_file* file = nullptr;
-  if (sqlite3_file_control(connection, nullptr, SQLITE_FCNTL_FILE_POINTER, &file) != SQLITE_OK ||
+  if (sqlite3_file_control(connection, nullptr, SQLITE_FCNTL_FILE_POINTER, static_cast<void*>(&file)) !=
+          SQLITE_OK ||
       file == nullptr || file->pMethods == nullptr || file->pMethods->iVersion < 2 ||
       file->pMethods->xShmMap == nullptr)
     return;
@@ -134,14 +135,16 @@ Result<Header> read_header(const std::string& path) {
   const auto connection = Connection::open(path, Connection::Access::immutable);
   if (!connection) return tl::unexpected(connection.error());
   sqlite3_file* file = nullptr;
-  const int found = sqlite3_file_control(connection->get(), nullptr, SQLITE_FCNTL_FILE_POINTER, &file);
+  const int found =
+      sqlite3_file_control(connection->get(), nullptr, SQLITE_FCNTL_FILE_POINTER, static_cast<void*>(&file));
   if (found != SQLITE_OK || file == nullptr || file->pMethods == nullptr) return fail(EIO, "cannot be read");
   // sqlite.org/fileformat2.html, 1.3
-  constexpr std::string_view magic("SQLite format 3", 16);
+  using namespace std::string_view_literals;
+  constexpr std::string_view magic = "SQLite format 3\0"sv;
   std::array<char, 100> bytes{};
   const int code = file->pMethods->xRead(file, bytes.data(), bytes.size(), 0);
   if (code == SQLITE_IOERR_SHORT_READ ||
-      (code == SQLITE_OK && !std::string_view(bytes.data(), 16).starts_with(magic)))
+      (code == SQLITE_OK && !std::string_view(bytes.data(), bytes.size()).starts_with(magic)))
     return fail(EUCLEAN, "damaged, or no SQLite database");
   if (code != SQLITE_OK) return fail(errno_of(code, 0), sqlite3_errstr(code));
   const auto number = [&](std::size_t at) {

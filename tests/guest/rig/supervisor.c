@@ -1,6 +1,6 @@
-// Process 1 of the guest, or a service of systemd there: runs /usr/lib/guest/setup, then the command of /run/guest/argv; carries its
-// output to the host, frame by frame (link.h), reports its status and powers off. It reaps what is
-// orphaned meanwhile, as tests start daemons.
+// Process 1 of the guest, or a service of systemd there: runs /usr/lib/guest/setup, then the command of
+// /run/guest/argv; carries its output to the host, frame by frame (link.h), reports its status and powers
+// off. It reaps what is orphaned meanwhile, as tests start daemons.
 #define _GNU_SOURCE
 #include "link.h"
 

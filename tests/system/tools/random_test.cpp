@@ -217,7 +217,7 @@ TEST_P(Dumps, EveryTagOfEveryNameComesBack) {
   ASSERT_EQ(run("getfpolicy", {"--all"}), 0) << err;
   EXPECT_EQ(err, "");
   const std::string dump = out;
-  std::vector<Entry> found = entries_of(dump);
+  const std::vector<Entry> found = entries_of(dump);
   // By path, a directory before what is below it, a file's system tag before its user tag.
   std::sort(wanted.begin(), wanted.end());
   EXPECT_EQ(found, wanted);
