@@ -14,12 +14,17 @@ tell_state() {
   echo "state: uptime $(cut -d' ' -f1 /proc/uptime) s"
   timeout 20 policyctl status 2>&1 | sed 's/^/status: /'
   timeout 20 policyctl events 2>&1 | tail -n 25 | sed 's/^/event: /'
-  tail -n 20 /tmp/policyd.log | sed 's/^/log: /'
+  if [ -d /run/systemd/system ]; then
+    journalctl -q -o cat -n 20 -u policyd | sed 's/^/log: /'
+  else
+    tail -n 20 /tmp/policyd.log | sed 's/^/log: /'
+  fi
 }
 
 # end_case STATUS
 end_case() {
-  [ "$1" -eq 0 ] || [ "$1" -eq 77 ] || tell_state
+  # Whatever it cannot tell, what the case leaves has to go.
+  [ "$1" -eq 0 ] || [ "$1" -eq 77 ] || tell_state || true
   clean_up
 }
 
