@@ -2,9 +2,6 @@
 # shellcheck disable=SC2154,SC2016,SC2086 # lib.sh assigns what is read here; jq and awk expand themselves; no word here has spaces
 # Whoever moves a job: pages that must stay do not leave, in any sample that another program takes meanwhile.
 
-guard_value() { policyctl --json status | jq -r ".guard.$1"; }
-guard_is_on() { [ "$(guard_value on)" = true ]; }
-mapped_files() { [ "$(guard_value mapped_files)" -ge "$1" ]; }
 # guarded [LINE...]: policyd with these lines in [guard]. An emulated machine needs longer for everything, to hold pages as well.
 guarded() {
   local setting=$'deadline_ms = 1000\nhold_seconds = 60'
@@ -12,40 +9,6 @@ guarded() {
   printf '[guard]\n%s\n' "$setting" >/tmp/policyd.toml
   start_policyd --config /tmp/policyd.toml
   within 2 "guard is on" guard_is_on
-}
-
-# sample FILE: where its pages are, again and again, from another node.
-sample() {
-  rm -f /tmp/samples
-  # No function: the pid would be a shell's.
-  numactl --cpunodebind=0 --membind=0 -- pagewhere --repeat "$1" >/tmp/samples 2>/tmp/samples.err &
-  sample_pid=$!
-  within 2 "first sample" test -s /tmp/samples
-}
-
-# count_samples NODE: $taken, and in how many of them a page was elsewhere ($astray). A page that the kernel tries to move
-# is nowhere for a moment.
-count_samples() {
-  kill $sample_pid
-  wait $sample_pid || true
-  # The last may have been cut off.
-  head -n -1 /tmp/samples >/tmp/samples.whole
-  taken=$(wc -l </tmp/samples.whole)
-  astray=$(grep -Evc "^($1:[0-9]+)?\$" /tmp/samples.whole) || true
-  echo "note: $taken samples, pages astray in $astray"
-  [ "$taken" -gt 5 ] || fail "too few samples: $taken"
-}
-
-# in_time: an emulated machine may stand still for longer than any deadline. Then writers are let go, as they should be, and
-# nothing is proved about what was held. Where it happens every other time it is policyd that is slow. The same where the
-# sentinel got no processor for so long that policyd replaced it.
-in_time() {
-  local late
-  late=$(guard_value 'counters | .late + .passed')
-  [ $((late * 2)) -lt "$(guard_value 'counters | .asked + .passed + 1')" ] || fail "late for most questions: $(guard_value counters)"
-  [ "$late" -eq 0 ] || skip "policyd was late for $late questions"
-  [ "$(guard_value restarts)" -eq 0 ] || skip "the sentinel stood still"
-  [[ $(guard_value 'last_refusal // ""') != *"no time was left" ]] || skip "not all was held in time"
 }
 
 # never_astray: no page was elsewhere than on node 0 at any time, and all are there now.

@@ -10,10 +10,6 @@ export SYSTEMD_BUS_TIMEOUT=300
 libc=$(ldd /usr/bin/systemctl | sed -n 's/.*libc\.so\.6 => \([^ ]*\) .*/\1/p')
 libc=$(readlink -f "$libc")
 
-guard_value() { policyctl --json status | jq -r ".guard.$1"; }
-guard_is_on() { [ "$(guard_value on)" = true ]; }
-mapped_files() { [ "$(guard_value mapped_files)" -ge "$1" ]; }
-
 # started [LINE...]: policyd as the service that it is, with these lines in [guard].
 started() {
   [ $# -gt 0 ] || set -- "deadline_ms = 1000" "hold_seconds = 60"
@@ -37,28 +33,12 @@ guarded_at_home() {
 # elsewhere: pages of libc that are not on node 0.
 elsewhere() { nodes $libc | tr ' ' '\n' | awk -F: '$1 != 0 { n += $2 } END { print n + 0 }'; }
 
-sample() {
-  rm -f /tmp/samples
-  numactl --cpunodebind=0 --membind=0 -- pagewhere --repeat "$1" >/tmp/samples 2>/tmp/samples.err &
-  sample_pid=$!
-  within 2 "first sample" test -s /tmp/samples
-}
-
-# never_left: in no sample was a page of libc elsewhere, unless policyd was late: an emulated machine stands still at times.
+# never_left: in no sample was a page of libc elsewhere.
 never_left() {
-  kill $sample_pid
-  wait $sample_pid || true
-  local taken astray late
-  head -n -1 /tmp/samples >/tmp/samples.whole
-  taken=$(wc -l </tmp/samples.whole)
-  astray=$(grep -Evc '^(0:[0-9]+)?$' /tmp/samples.whole) || true
-  late=$(guard_value 'counters | .late + .passed')
-  echo "note: $taken samples, pages astray in $astray; $(policyctl --json status | jq -c '.guard | {longest_usec, counters}')"
-  [ "$taken" -gt 5 ] || fail "too few samples: $taken"
-  [ $((late * 2)) -lt "$(guard_value 'counters | .asked + .passed + 1')" ] || fail "late for most questions"
-  [ "$late" -eq 0 ] || skip "policyd was late for $late questions"
-  [ "$(guard_value restarts)" -eq 0 ] || skip "the sentinel stood still"
-  [ $astray -eq 0 ] || fail "samples: $(sort /tmp/samples.whole | uniq -c | sort -rn | head -n 5)"
+  count_samples 0
+  echo "note: $(policyctl --json status | jq -c '.guard | {longest_usec, counters}')"
+  in_time
+  [ "$astray" -eq 0 ] || fail "samples: $(sort /tmp/samples.whole | uniq -c | sort -rn | head -n 5)"
   equal 0 "$(elsewhere)" "pages of libc that are elsewhere"
 }
 
