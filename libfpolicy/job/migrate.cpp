@@ -345,6 +345,7 @@ class Migration {
     options.bytes_per_second = options_.bytes_per_second;
     options.busy_retries = phase == Phase::quiet ? 0 : options_.busy_retries;
     options.page_size = page_size_;
+    options.own_pages_only = options_.own_pages_only;
     options.progress = [&](std::uint64_t done) { return progress(phase, done, pages); };
     const auto began = Clock::now();
     job::MoveResult result = job::move_runs(runs, mappings_.pages(), groups, options);

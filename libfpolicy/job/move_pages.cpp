@@ -161,22 +161,30 @@ class MoveJob {
   void settle(const std::vector<MoveRun>& batch, const std::vector<std::size_t>& firsts,
               const std::vector<PageState>& states, const MoveOutcome& outcome, const Mover& mover,
               bool is_gone) {
+    std::vector<bool> denied(states.size());
+    for (const placement::Move& move : outcome.denied)
+      std::fill_n(denied.begin() + move.page, move.pages, true);
     const std::scoped_lock lock(mutex_);
     for (std::size_t i = 0; i < batch.size(); ++i) {
       const MoveRun& run = batch[i];
       MigrateCounts& counts = groups_[run.group].counts;
       std::uint64_t left = 0;
+      std::uint64_t shared = 0;
       std::uint64_t vanished = 0;
       for (std::size_t page = firsts[i]; page < firsts[i] + run.pages; ++page) {
         if (states[page].is_absent())
           ++vanished;
+        else if (denied[page])
+          ++shared;
         else if (states[page].node() != run.target)
           ++left;
       }
-      result_.moved += run.pages - left - vanished;
+      result_.moved += run.pages - left - shared - vanished;
       counts.vanished += vanished;
       counts.moved -= vanished;
       groups_[run.group].after[run.target] -= vanished;
+      put_back(run, shared);
+      (options_.own_pages_only ? counts.stayed : counts.failed) += shared;
       if (left == 0) continue;
       if (is_gone) {
         // With the process its pages are gone.
@@ -186,7 +194,7 @@ class MoveJob {
         continue;
       }
       put_back(run, left);
-      if (outcome.full.contains(run.target) || is_full(run) || outcome.denied > 0)
+      if (outcome.full.contains(run.target) || is_full(run))
         counts.failed += left;
       else
         counts.busy += left;

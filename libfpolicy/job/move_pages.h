@@ -22,6 +22,7 @@ struct MoveOptions {
   std::uint64_t bytes_per_second = 0;  ///< 0: no limit
   unsigned busy_retries = 5;
   std::uint64_t page_size = 4096;
+  bool own_pages_only = false;  ///< pages that others map by now stay, and do not fail
   /// Called by the calling thread now and then with pages that were dealt with; false: stop.
   std::function<bool(std::uint64_t pages)> progress;
 };

@@ -104,8 +104,7 @@ bool Mover::settle(const Window& window, unsigned node, Moves& pending, Moves& f
     } else if (status == -ENOENT || status == -EFAULT) {
       for (std::uint32_t page = 0; page < move.pages; ++page) lose(window, move.page + page);
     } else if (status == -EACCES) {
-      outcome.denied += move.pages;
-      outcome.left.push_back(move);
+      outcome.denied.push_back(move);
     } else {
       no_memory |= status == -ENOMEM;
       (i < tried ? tried_in_vain : untried).push_back(move);

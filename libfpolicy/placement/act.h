@@ -27,9 +27,9 @@ struct MoveOutcome {
   std::uint64_t moved = 0;
   std::uint64_t vanished = 0;  ///< no longer in the file's mapping
   std::uint64_t busy = 0;
-  std::uint64_t denied = 0;  ///< mapped by others, without CAP_SYS_NICE
-  NodeSet full;              ///< nodes that take no more
-  Moves left;                ///< moves that were not done, whatever the reason
+  Moves denied;  ///< of pages mapped by others, without CAP_SYS_NICE
+  NodeSet full;  ///< nodes that take no more
+  Moves left;    ///< what else was not done, whatever the reason
 };
 
 /// The addresses of pages that are counted through: runs of neighbours.

@@ -122,11 +122,12 @@ class Run {
       report_.vanished_pages += outcome.vanished;
       moved_since_ += outcome.moved;
       for (const Move& move : outcome.left) planner.give_back(move);
+      for (const Move& move : outcome.denied) planner.give_back(move);
       if (outcome.full.empty()) {
         report_.misplaced_pages += plan.misplaced_pages - outcome.moved - outcome.vanished;
         report_.no_memory_pages += plan.no_memory_pages;
         report_.busy_pages += outcome.busy;
-        report_.denied_pages += outcome.denied;
+        for (const Move& move : outcome.denied) report_.denied_pages += move.pages;
         return;
       }
       planner.mark_full(outcome.full);

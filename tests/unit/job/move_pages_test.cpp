@@ -309,6 +309,20 @@ TEST_F(MovePages, WithoutTheRightSharedPagesFail) {
   EXPECT_EQ(job.groups[own].counts.moved, 10U);
 }
 
+TEST_F(MovePages, ForAUserPagesThatOthersMapByNowStay) {
+  const auto file = job.add_file(MigrateDecision::exclusive);
+  const auto pages = job.machine.add(0, 10, true);
+  job.map(job.add_process(), base, pages, 10, file);
+  const auto planned = job.survey(pairing);
+  ASSERT_TRUE(planned);
+  job.machine.may_move_all = false;
+  options.own_pages_only = true;
+  job.machine.map_outside(pages + 4, 4);
+  EXPECT_EQ(move(*planned).moved, 6U);
+  EXPECT_EQ(job.groups[file].counts.stayed, 4U);
+  EXPECT_EQ(job.groups[file].counts.failed, 0U);
+}
+
 // --- progress, stop, rate
 
 TEST_F(MovePages, ProgressCountsUpToTheEnd) {
