@@ -182,7 +182,7 @@ same_place() { diff "$1" "$2" >&2 || fail "$3"; }
 # ---- moving
 
 # tell [REPORT]: what a report (by default what expect_status has left) says, in the array told: "moved_pages", "PATH decision",
-# "KIND moved_pages", counts by node as "0:1,2:3". Once for all, since jq takes half a second to start here. "foretold" is
+# "KIND moved_pages", counts by node as "0:1,2:3". Once for all: each start of a program takes its time here. "foretold" is
 # what a plan and its run must have in common; where the kernel puts pages that it is forced to take along is not among it.
 declare -A told=()
 tell() {
@@ -256,7 +256,7 @@ move() {
   computes_on
 
   [ "$foretold" = "${told[foretold]}" ] ||
-    same_place <(jq -S <<<"$foretold") <(jq -S <<<"${told[foretold]}") "the plan foretold otherwise"
+    same_place <(jq . <<<"$foretold") <(jq . <<<"${told[foretold]}") "the plan foretold otherwise"
   for name in busy failed vanished misplaced; do equal 0 "${told[${name}_pages]}" "$name pages"; done
   equal 4 "${told[processes]}" "processes"
   equal "${told[moved_pages]} $((told[moved_pages] * 4096)) true" "${told[sum]} ${told[moved_bytes]} ${told[times]}" \
