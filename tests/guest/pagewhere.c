@@ -224,6 +224,7 @@ static long look_at_file(const char* path, enum mode mode, bool with_name) {
   const size_t window = 256UL << 20 > step ? 256UL << 20 : step;
   int pagemap = open_pagemap("self");
   unsigned char* resident = allocate(window / page_size, 1);
+  unsigned char* still = allocate(window / page_size, 1);
   uint64_t* entries = allocate(window / page_size, sizeof *entries);
   int* nodes = allocate(window / page_size, sizeof *nodes);
   struct count count = {{0}};
@@ -250,6 +251,18 @@ static long look_at_file(const char* path, enum mode mode, bool with_name) {
     }
     for (size_t i = 0; i < pages; i++) nodes[i] = -1;
     size_t have = any ? read_pagemap(pagemap, (uintptr_t)map, entries, pages) : 0;
+    // The kernel in search of memory takes pages off page tables before it sees that it cannot have them: those are
+    // in the page cache still, and touched again.
+    for (int round = 0; round < 100 && !hugetlb && have > 0; round++) {
+      bool again = false;
+      if (mincore(map, size, still) < 0) die("%s: mincore: %s", path, strerror(errno));
+      for (size_t i = 0; i < have; i++) {
+        if (!(resident[i] & still[i] & 1) || (entries[i] & PAGEMAP_PRESENT)) continue;
+        if (touch(map + i * page_size)) again = true;
+      }
+      if (!again) break;
+      have = read_pagemap(pagemap, (uintptr_t)map, entries, pages);
+    }
     for (size_t i = 0; i < have; i++) {
       // Faults map the neighbours that are in the page cache too; without one, mincore's answer stands.
       if (!(resident[i] & 1) || !(entries[i] & PAGEMAP_PRESENT)) continue;
@@ -270,6 +283,7 @@ static long look_at_file(const char* path, enum mode mode, bool with_name) {
     printf("%s: %zu pages, %zu differ\n", path, seen, wrong);
   }
   free(resident);
+  free(still);
   free(entries);
   free(nodes);
   close(pagemap);

@@ -121,7 +121,7 @@ no_pages_held() { [ "$(guard_value held_bytes)" -eq 0 ]; }
 case_write_that_takes_longer() {
   guarded $'deadline_ms = 1000\nhold_seconds = 1'
   prepare 4
-  map_in_job t-job --anon 160 $lib
+  map_in_job t-job --anon 360 $lib
   sample $lib
   local began=${EPOCHREALTIME/./}
   echo 2 >$cg/t-job/cpuset.mems
