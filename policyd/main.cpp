@@ -6,7 +6,9 @@
 #include "journal.h"
 
 #include <CLI/CLI.hpp>
+#include <pthread.h>
 
+#include <cstddef>
 #include <string>
 
 namespace {
@@ -14,8 +16,19 @@ namespace {
 constexpr int exit_failed = 1;
 constexpr int exit_unusable = 2;  // wrong usage or configuration: starting again does not help
 
+/// Every stack of 8 MiB may get a huge page for the few KiB that are used: 2 MiB each, or not, as addresses
+/// fall.
+void keep_stacks_small() {
+  constexpr std::size_t bytes = 1U << 20U;
+  pthread_attr_t attributes;
+  if (::pthread_attr_init(&attributes) != 0) return;
+  if (::pthread_attr_setstacksize(&attributes, bytes) == 0) ::pthread_setattr_default_np(&attributes);
+  ::pthread_attr_destroy(&attributes);
+}
+
 int run(const fpolicy::policyd::Options& options) {
   using namespace fpolicy::policyd;
+  keep_stacks_small();
   auto daemon = Daemon::open(options);
   if (!daemon) {
     log_line(Level::error, daemon.error().message);

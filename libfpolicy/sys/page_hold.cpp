@@ -69,6 +69,9 @@ Result<std::uint64_t> PageHold::hold_resident(int fd, const std::function<bool(s
   const auto may_ask = sys::may_ask_residency(fd);
   if (!may_ask) return tl::unexpected(may_ask.error());
   if (!*may_ask) return fail(EPERM, "which of its pages are resident may not be asked");
+  // A page that is reclaimed a moment after it was seen resident is read in again, on whatever node this
+  // thread runs: at least without its neighbours.
+  (void)::posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
   const std::uint64_t page = shape->page_size;
   std::vector<unsigned char> resident(window / page);
   std::uint64_t held = 0;

@@ -41,7 +41,7 @@ clean_up() {
   for group in "$cg"/t-*; do
     [ -d "$group" ] || continue
     for _ in 1 2 3 4 5 6 7 8 9 10; do
-      rmdir "$group" 2>/dev/null && break
+      find "$group" -depth -type d -delete 2>/dev/null && break
       sleep 0.1
     done
   done

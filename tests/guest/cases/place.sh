@@ -86,10 +86,16 @@ free_kib() { sed -n 's/^Node [0-9]* MemFree: *\([0-9]*\) kB/\1/p' "/sys/devices/
 # fill_node NODE KEEP_MIB: a pool of huge pages takes the node's memory, until about KEEP_MIB are free. Nothing has to be
 # written for that, and nothing can be reclaimed.
 fill_node() {
+  local pool=/sys/devices/system/node/node$1/hugepages/hugepages-2048kB/nr_hugepages
   sync
-  echo 3 >/proc/sys/vm/drop_caches
-  echo 1 >/proc/sys/vm/compact_memory
-  echo $((($(free_kib "$1") / 1024 - $2) / 2)) >"/sys/devices/system/node/node$1/hugepages/hugepages-2048kB/nr_hugepages"
+  # What others are about to give back is not in pieces large enough at once.
+  for _ in 1 2 3 4 5; do
+    echo 3 >/proc/sys/vm/drop_caches
+    echo 1 >/proc/sys/vm/compact_memory
+    echo $(($(<"$pool") + ($(free_kib "$1") / 1024 - $2) / 2)) >"$pool"
+    [ $(($(free_kib "$1") / 1024)) -gt $(($2 + 8)) ] || break
+    sleep 0.2
+  done
   echo "node $1: $(free_kib "$1") KiB free"
 }
 release_nodes() { echo 0 >/proc/sys/vm/nr_hugepages; }
