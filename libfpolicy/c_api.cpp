@@ -171,6 +171,15 @@ struct fpolicy_handle {  // NOLINT(readability-identifier-naming): C has no name
     const std::scoped_lock lock(mutex);
     return parts;
   }
+
+  /// On an error the parts are as before.
+  fpolicy::Status refresh() {
+    auto fresh = fpolicy::Parts::open(places, write);
+    if (!fresh) return tl::unexpected(fresh.error());
+    const std::scoped_lock lock(mutex);
+    parts.swap(*fresh);
+    return {};
+  }
 };
 
 namespace fpolicy {
@@ -301,6 +310,8 @@ Result<int> apply(fpolicy_handle& handle, const Change& change) {
   }
   if ((change.file.flags & FPOLICY_DRY_RUN) != 0) return 1;
   parts->policies.resolver->invalidate();
+  // What policyd has told of the database is remembered as well.
+  if (!handle.places.uses_database()) static_cast<void>(handle.refresh());
   // The tag is stored: whether policyd hears of it now or finds it when it starts is no failure.
   client::ChangeNotice notice(handle.places.socket);
   notice.add(file->path, file->fd.get());
@@ -565,10 +576,7 @@ void fpolicy_close(fpolicy_handle* handle) {
 int fpolicy_refresh(fpolicy_handle* handle, char* message, size_t message_size) {
   return fpolicy::guarded(message, message_size, [&](std::string& /*text*/) -> fpolicy::Result<int> {
     if (handle == nullptr) return fpolicy::fail(EINVAL, "handle is NULL");
-    auto parts = fpolicy::Parts::open(handle->places, handle->write);
-    if (!parts) return tl::unexpected(parts.error());
-    const std::scoped_lock lock(handle->mutex);
-    handle->parts.swap(*parts);
+    if (auto done = handle->refresh(); !done) return tl::unexpected(done.error());
     return 0;
   });
 }

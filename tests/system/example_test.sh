@@ -16,7 +16,13 @@ fail() {
 grep -q -- -fsanitize= "$build/build.ninja" && skip "programs of others are built without sanitizers"
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/fpolicy-example.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+policyd=
+cleanup() {
+  [ -z "$policyd" ] || kill -KILL "$policyd" 2>/dev/null || true
+  umount "$work/ramfs" 2>/dev/null || true
+  rm -rf --one-file-system "$work"
+}
+trap cleanup EXIT
 tree=$work/tree
 DESTDIR=$tree cmake --install "$build" >"$work/install.log"
 example=$(find "$tree" -path '*/doc/fpolicy/examples/place_library.c')
@@ -63,4 +69,33 @@ for program in "$work/pkg-config-c" "$work/pkg-config-c++" "$work/cmake/place_li
   [ $status = 2 ] || fail "$name: wrong usage: $status"
   rm "$work/libsolver.so"
 done
+
+# A user's program on a filesystem without xattrs: policyd keeps the tag and tells of it.
+by_policyd() {
+  local output i as_nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all)
+  local program=("${as_nobody[@]}" "$work/pkg-config-c" -r "$work/rules.d" -s "$work/socket")
+  chmod 755 "$work"
+  head -c 20000 /dev/urandom >"$work/ramfs/libsolver.so"
+  chown 65534:65534 "$work/ramfs/libsolver.so"
+  output=$("${program[@]}" bind:0 "$work/ramfs/libsolver.so" 2>&1) && fail "without policyd: $output"
+  [[ $output == *"policyd is not running"* ]] || fail "without policyd: $output"
+  printf '[guard]\nenabled = false\n[rules]\ndirectory = "%s"\n' "$work/rules.d" >"$work/policyd.toml"
+  "$tree/usr/sbin/policyd" --config "$work/policyd.toml" --state-dir "$work/state" --socket "$work/socket" \
+    2>"$work/policyd.log" &
+  policyd=$!
+  for ((i = 0; i < 2000; i++)); do
+    [ ! -S "$work/socket" ] || break
+    sleep 0.01
+  done
+  output=$("${program[@]}" bind:0 "$work/ramfs/libsolver.so" 2>&1) || fail "policyd: $output $(cat "$work/policyd.log")"
+  [[ $output == *"bind:0, from database, set now"*"libsolver.so: ok"* ]] || fail "policyd: $output"
+  output=$("${program[@]}" bind:0 "$work/ramfs/libsolver.so" 2>&1) || fail "policyd: $output"
+  [[ $output == *"from database, set before"* ]] || fail "policyd: $output"
+}
+mkdir "$work/ramfs"
+if mount -t ramfs -o mode=755 ramfs "$work/ramfs" 2>/dev/null; then
+  by_policyd
+else
+  echo "SKIPPED: tags that policyd keeps for users: a filesystem without xattrs needs root"
+fi
 echo "built by pkg-config and CMake, as C and C++, and ran"

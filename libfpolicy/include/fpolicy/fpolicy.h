@@ -92,9 +92,9 @@ FPOLICY_API int fpolicy_open(const struct fpolicy_open_options* options, struct 
 
 FPOLICY_API void fpolicy_close(struct fpolicy_handle* handle);
 
-/* Rules, nodes and tags of directories are remembered: a handle that is kept sees what others have changed in
- * them after this. What runs in other threads goes on with the old ones. On an error (those of fpolicy_open)
- * the handle is as before. */
+/* Rules, nodes, tags of directories and the connection to policyd are remembered: a handle that is kept sees
+ * what others have changed in them, and a policyd that was started anew, after this. What runs in other
+ * threads goes on with the old ones. On an error (those of fpolicy_open) the handle is as before. */
 FPOLICY_API int fpolicy_refresh(struct fpolicy_handle* handle, char* message, size_t message_size);
 
 /* Who speaks; `space` below. */
