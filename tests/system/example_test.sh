@@ -49,7 +49,7 @@ mkdir "$work/rules.d"
 places=(-d "$work/db/fpolicy.db" -r "$work/rules.d" -s "$work/no-policyd")
 for program in "$work/pkg-config-c" "$work/pkg-config-c++" "$work/cmake/place_library" "$work/cmake/place_library_cpp"; do
   name=${program##*/}
-  ldd "$program" | grep -q "libfpolicy.so.0 => $libraries/" || fail "$name: runs with another library"
+  [[ $(ldd "$program") == *"libfpolicy.so.0 => $libraries/"* ]] || fail "$name: runs with another library"
   head -c 20000 /dev/urandom >"$work/libsolver.so"
   output=$("$program" "${places[@]}" bind:0 "$work/libsolver.so") || fail "$name: ended with $?"
   [[ $output == *"bind:0, from "*", set now"* ]] || fail "$name: not set: $output"
