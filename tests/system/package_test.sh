@@ -45,7 +45,7 @@ for program in setfpolicy getfpolicy queryfpolicy migratejob policyctl policyd; 
 done
 files=$(dpkg-deb -c "$deb")
 for page in man1/setfpolicy.1 man1/getfpolicy.1 man1/queryfpolicy.1 man1/migratejob.1 man1/policyctl.1 \
-  man8/policyd.8 man7/fpolicy.7; do
+  man8/policyd.8 man7/fpolicy.7 man3/fpolicy.3; do
   # minbase leaves documentation out only by configuration; the package must hold it.
   [[ $files == *"usr/share/man/$page"* ]] || {
     echo "no $page in the package"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "common/stores.h"
 
-#include "common/remote_records.h"
+#include "common/policyd.h"
 
 #include <sys/stat.h>
 #include <unistd.h>

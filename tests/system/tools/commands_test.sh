@@ -92,7 +92,7 @@ case_help_version_and_pages() {
       [[ $page =~ (^|[[:space:],])$option([[:space:],=]|$) ]] || fail "$tool.1 does not know $option"
     done
   done
-  for page in "$source"/man/*.[1578]; do
+  for page in "$source"/man/*.[13578]; do
     run 0 man --warnings -E UTF-8 -l "$page"
     equal "" "$err" "warnings of man for $page"
   done

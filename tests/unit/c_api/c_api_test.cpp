@@ -2,6 +2,8 @@
 // Runs what c_api.c, compiled as C11, does with the C API.
 #include "c_api/c_api.h"
 
+#include "store/temporary_directory.h"
+
 #include <gtest/gtest.h>
 
 #include <array>
@@ -16,6 +18,31 @@ TEST(CApi, ErrorsAreNegativeErrnoAndAMessage) {
 
 TEST(CApi, StructsOfOtherVersions) {
   EXPECT_EQ(c_api_versions(), 0) << where;
+}
+
+TEST(CApi, AHandleIsOpenedRefreshedAndClosed) {
+  const fpolicy::TemporaryDirectory directory;
+  EXPECT_EQ(c_api_open(directory.path().c_str()), 0) << where;
+}
+
+TEST(CApi, TagsAreSetReadAndRemoved) {
+  const fpolicy::TemporaryDirectory directory;
+  EXPECT_EQ(c_api_tags(directory.path().c_str()), 0) << where;
+}
+
+TEST(CApi, WhatIsWrongWithTagsAndFiles) {
+  const fpolicy::TemporaryDirectory directory;
+  EXPECT_EQ(c_api_tag_errors(directory.path().c_str()), 0) << where;
+}
+
+TEST(CApi, PoliciesAreResolvedAndPagesCounted) {
+  const fpolicy::TemporaryDirectory directory;
+  EXPECT_EQ(c_api_results(directory.path().c_str()), 0) << where;
+}
+
+TEST(CApi, WhatIsWrongWithJobsAndResults) {
+  const fpolicy::TemporaryDirectory directory;
+  EXPECT_EQ(c_api_results_errors(directory.path().c_str()), 0) << where;
 }
 
 TEST(CApi, AChildProcess) {

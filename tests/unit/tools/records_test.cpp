@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 // Records as policyd shows them: a real socket, and whatever may stand on it.
 #include "common/policyd.h"
-#include "common/remote_records.h"
 #include "common/text.h"
 
 #include <fpolicy/rules.h>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "common/policyd.h"
-
+#include <fpolicy/client.h>
 #include <fpolicy/rules.h>
 
 #include <fcntl.h>
@@ -9,7 +8,7 @@
 
 #include <cerrno>
 
-namespace fpolicy::tools {
+namespace fpolicy::client {
 namespace {
 
 /// Paths in one message: 512 of the longest stay under varlink::max_message, escapes included.
@@ -126,4 +125,4 @@ Result<SetOutcome> TagRequests::request(int fd, std::string_view path, Space spa
   return changed->get<bool>() ? SetOutcome::changed : SetOutcome::unchanged;
 }
 
-}  // namespace fpolicy::tools
+}  // namespace fpolicy::client

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "common/remote_records.h"
-
-#include "common/policyd.h"
-
+#include <fpolicy/client.h>
 #include <fpolicy/rules.h>
 
 #include <fcntl.h>
@@ -10,7 +7,7 @@
 #include <cerrno>
 #include <utility>
 
-namespace fpolicy::tools {
+namespace fpolicy::client {
 namespace {
 
 std::string text(const nlohmann::json& json, const char* key) {
@@ -146,4 +143,4 @@ Result<TagRecord> parse_record(const nlohmann::json& json) {
   return record;
 }
 
-}  // namespace fpolicy::tools
+}  // namespace fpolicy::client
