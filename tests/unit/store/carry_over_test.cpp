@@ -71,10 +71,11 @@ class CarryOverTest : public testing::Test {
     EXPECT_TRUE(found) << found.error().message;
     return found && *found ? (*found)->text : "none";
   }
+  /// Only root, who opens files by their handles, knows of an old one that it is gone.
   std::vector<std::string> catalogue() {
     std::vector<std::string> lines;
     EXPECT_TRUE(database->for_each("", [&](const TagRecord& record) {
-      lines.push_back(record.path + " " + record.policy);
+      if (::geteuid() == 0 || !record.path.empty()) lines.push_back(record.path + " " + record.policy);
       return true;
     }));
     return lines;
@@ -181,7 +182,7 @@ TEST_F(CarryOverTest, AFileThatWasOnlyRenamedKeepsItsTagAndEntry) {
   directory.write("lib/file", "new");
   EXPECT_EQ(carry(), "bind:1");
   EXPECT_EQ(tag(kept), "bind:1");
-  EXPECT_EQ(catalogue().size(), 2U);
+  EXPECT_EQ(catalogue().size(), ::geteuid() == 0 ? 2U : 1U);
 }
 
 TEST_F(CarryOverTest, WhatOthersMayHavePutThereGetsNothing) {
