@@ -461,10 +461,11 @@ Status PolicyStore::reconcile(const FileRef& file) {
     if (value->code == EOPNOTSUPP) continue;
     if (value->tag && *known && (*known)->carrier == Carrier::xattr && (*known)->policy == value->tag->text)
       continue;
-    // Who set it is not known; a user tag the owner, where the mode (with an ACL its mask) lets nobody else.
+    // Who set it is not known: a user tag the owner, but not root where the mode (with an ACL its mask) lets
+    // others write the file.
     SetOptions options;
-    const bool others_may_write = (status->stx_mode & (S_IWGRP | S_IWOTH)) != 0;
-    options.uid = space == Space::system ? 0 : others_may_write ? nobody : status->stx_uid;
+    const bool is_anybodys = status->stx_uid == 0 && (status->stx_mode & (S_IWGRP | S_IWOTH)) != 0;
+    options.uid = space == Space::system ? 0 : is_anybodys ? nobody : status->stx_uid;
     auto record = impl_->make_record(file, *status, space, options);
     if (!record) return tl::unexpected(record.error());
     record->carrier = Carrier::xattr;
