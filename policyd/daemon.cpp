@@ -231,6 +231,13 @@ Status Daemon::open_socket() {
     if (!source) return tl::unexpected(source.error());
     sources_.push_back(std::move(*source));
   }
+  if (enforcer_->directories().fd() >= 0) {
+    auto source = loop_->watch(enforcer_->directories().fd(), EPOLLIN, [this](auto) {
+      enforcer_->schedule_appeared(enforcer_->directories().read());
+    });
+    if (!source) return tl::unexpected(source.error());
+    sources_.push_back(std::move(*source));
+  }
   guard_ =
       std::make_unique<Guard>(Guard::Parts{.cgroups = cgroups_ ? &*cgroups_ : nullptr,
                                            .stays = &enforcer_->stays(),
@@ -359,6 +366,10 @@ std::vector<std::string> Daemon::limits() const {
   if (!rules_source_) {
     limits.push_back(
         fmt::format("{}: not watched: rules are read again on reload only", config_.rules_directory));
+  }
+  if (enforcer_->directories().fd() < 0 || enforcer_->directories().is_full()) {
+    limits.emplace_back(
+        "no inotify watches are left: where a tagged file is replaced is not noticed in some directories");
   }
   if (const auto activity = enforcer_->activity()) {
     const auto took = std::chrono::duration_cast<std::chrono::seconds>(Work::Clock::now() - activity->since);

@@ -37,6 +37,12 @@ constexpr std::size_t most_waiting_paths = 65'536;
 /// Cgroups whose moves are counted one by one.
 constexpr std::size_t most_counted = 4096;
 
+/// A package manager replaces many files at a time.
+constexpr auto appeared_delay = 50ms;
+
+/// Files of which it is told once why they get no tag.
+constexpr std::size_t most_not_carried = 4096;
+
 /// After a move, files that others map are looked at as well.
 constexpr auto sweep_delay = 300ms;
 
@@ -60,6 +66,10 @@ bool depends_on_job(const Effective& effective) {
   if (!effective.policy) return false;
   const Policy& policy = *effective.policy;
   return effective.from_user || !policy.has_absolute_placement() || policy.word != NodeWord::list;
+}
+
+bool is_own_tag(Source source) {
+  return source == Source::system_xattr || source == Source::user_xattr || source == Source::database;
 }
 
 std::string cgroup_name(const std::string& path) {
@@ -160,6 +170,7 @@ Enforcer::Enforcer(const Parts& parts, const Config& config)
       budgets_(config.user_budget_mib),
       known_(most_known, most_runs),
       pins_(config.pin_max_bytes),
+      carry_over_(parts.records, parts.store, parts.identifier),
       cache_(most_cached),
       lookups_since_(Clock::now()) {
   parts_.resolver->set_user_tags(config.user_tags);
@@ -288,6 +299,26 @@ void Enforcer::schedule_changed_pins() {
   for (const FileKey& key : pins_.read_changes()) schedule_pin(key, pin_delay);
 }
 
+void Enforcer::schedule_appeared(const DirectoryWatch::Notices& notices) {
+  bool lost = notices.lost;
+  {
+    const std::scoped_lock lock(appeared_mutex_);
+    for (const std::string& path : notices.paths) {
+      if (appeared_.size() < most_waiting_paths) {
+        appeared_.insert(path);
+      } else {
+        lost = true;
+      }
+    }
+  }
+  const bool fits = parts_.queue->push(
+      {.priority = Priority::tag, .key = "appeared", .due = Clock::now() + appeared_delay, .run = [this] {
+         appeared();
+       }});
+  // The whole catalogue is looked through then.
+  if (lost || !fits) schedule_start();
+}
+
 void Enforcer::schedule_pin(const FileKey& key, std::chrono::milliseconds delay) {
   parts_.queue->push({.priority = Priority::background,
                       .key = key_name("pin", key),
@@ -384,8 +415,14 @@ void Enforcer::catalogue(Pass& pass) {
   // Each call may take long: the store lets its lock go meanwhile.
   const auto status = parts_.records->for_each("", [&](const TagRecord& record) {
     if (!breathe(pass.priority)) return false;
+    if (!record.path.empty()) directories_.watch_directory_of(record.path);
     auto file = parts_.identifier->open(record.identity, record.path);
     if (!file) {
+      // Replaced while policyd did not run, or where no watch has seen it.
+      if (file.error().code == ESTALE && !record.path.empty() && carry_over(record.path)) {
+        changed_path(record.path, pass);
+        return true;
+      }
       // Not mounted, deleted, replaced: nothing of it is in memory under this record.
       if (pass.error && file.error().code != ESTALE && file.error().code != ENODEV) {
         pass.error(record.path, file.error());
@@ -420,6 +457,53 @@ void Enforcer::correct_catalogue(int fd, const std::string& path) {
 
 void Enforcer::write_catalogue() {
   if (const auto done = parts_.store->flush(); !done) report_error(done.error());
+}
+
+bool Enforcer::carry_over(const std::string& path) {
+  const auto carried = carry_over_.carry(path);
+  const auto done = carry_over_.finish();
+  if (!done) report_error(done.error());
+  if (!carried) {
+    if (not_carried_.size() >= most_not_carried) not_carried_.clear();
+    if (!not_carried_.insert(path).second) return false;
+    log_line(Level::notice, carried.error().message);
+    Event event;
+    event.kind = EventKind::carry;
+    event.path = path;
+    event.message = carried.error().message;
+    parts_.events->add(std::move(event));
+    return false;
+  }
+  if (!*carried) return false;
+  not_carried_.erase(path);
+  // Where the database holds the tag nothing of the file has changed.
+  forget_lookups();
+  directories_.watch_directory_of(path);
+  for (const auto& tag : (*carried)->tags) {
+    ++parts_.counters->tags_carried;
+    Event event;
+    event.kind = EventKind::carry;
+    event.path = path;
+    event.policy = format_policy(tag.policy);
+    event.message = "the file was replaced";
+    parts_.events->add(std::move(event));
+  }
+  return true;
+}
+
+void Enforcer::appeared() {
+  std::unordered_set<std::string> paths;
+  {
+    const std::scoped_lock lock(appeared_mutex_);
+    paths.swap(appeared_);
+  }
+  Pass pass;
+  pass.priority = Priority::tag;
+  for (const std::string& path : paths) {
+    if (!breathe(pass.priority)) return;
+    if (carry_over(path)) changed_path(path, pass);
+  }
+  write_catalogue();
 }
 
 void Enforcer::sweep() {
@@ -576,7 +660,11 @@ void Enforcer::mapped_file(const Process& process, const ProcessStatus& status, 
                   .priority = pass.priority};
   if (!inspect(subject)) return;
   if (pass.seen.contains(subject.info.key)) return;
-  const auto effective = lookup(subject);
+  auto effective = lookup(subject);
+  if (const bool has_tag = effective && is_own_tag(effective->source);
+      !has_tag && !subject.path.empty() && carry_over(subject.path) && inspect(subject)) {
+    effective = lookup(subject);
+  }
   if (!effective || (!pass.below.empty() && !is_below(subject.path, pass.below))) return;
   pass.seen.insert(subject.info.key);
   pass.add(enforce(subject, *effective));
@@ -585,6 +673,7 @@ void Enforcer::mapped_file(const Process& process, const ProcessStatus& status, 
 void Enforcer::changed_path(const std::string& path, Pass& pass) {
   if (!breathe(pass.priority)) return;
   ++parts_.counters->tag_changes;
+  directories_.watch_directory_of(path);
   if (!open_path(path, pass, true)) return;
   // A directory: the files that somebody maps first, then all others.
   Pass mapped;
@@ -787,6 +876,7 @@ std::shared_ptr<const Effective> Enforcer::lookup(Subject& subject) {
       write_catalogue();
     }
   }
+  if (is_own_tag(effective->source)) directories_.watch_directory_of(subject.path);
   if (effective->source != Source::none) return effective;
   unpin(subject.info.key);
   stays_.erase(subject.info.key);

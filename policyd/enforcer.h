@@ -6,12 +6,14 @@
 
 #include "budget.h"
 #include "config.h"
+#include "directory_watch.h"
 #include "event_log.h"
 #include "known_files.h"
 #include "pins.h"
 #include "stays.h"
 #include "work_queue.h"
 
+#include <fpolicy/carry_over.h>
 #include <fpolicy/cgroup.h>
 #include <fpolicy/mounted.h>
 #include <fpolicy/open_file.h>
@@ -97,6 +99,10 @@ class Enforcer {
   /// Who maps what stays may have changed, or soon will have.
   void schedule_mappers(std::chrono::milliseconds delay);
   [[nodiscard]] Stays& stays() { return stays_; }
+  /// Where files with tags may be replaced.
+  [[nodiscard]] DirectoryWatch& directories() { return directories_; }
+  /// After directories().read().
+  void schedule_appeared(const DirectoryWatch::Notices& notices);
   [[nodiscard]] std::uint64_t waiting_for_retry() const { return waiting_for_retry_; }
   /// What is being worked on since when, for Status.
   struct Activity {
@@ -135,6 +141,10 @@ class Enforcer {
   void catalogue(Pass& pass);
   void correct_catalogue(int fd, const std::string& path);
   void write_catalogue();
+  /// Gives the file that has this path now the tag that root had set there. False where there was nothing to
+  /// give, or it may not be.
+  bool carry_over(const std::string& path);
+  void appeared();
   void sweep();
   void retry(const FileKey& key);
   void process(pid_t pid, Pass& pass);
@@ -183,6 +193,8 @@ class Enforcer {
   KnownFiles known_;
   Pins pins_;
   Stays stays_;
+  DirectoryWatch directories_;
+  CarryOver carry_over_;
   PolicyCache cache_;
   std::vector<Frame*> frames_;  ///< enforcements under way, the innermost last
   std::unordered_map<std::string, std::uint64_t> moves_of_;
@@ -194,6 +206,10 @@ class Enforcer {
   std::atomic<std::uint64_t> waiting_for_retry_{0};
   std::atomic<std::uint64_t> waiting_paths_{0};
   std::atomic<std::uint64_t> changes_{0};
+  std::mutex appeared_mutex_;
+  std::unordered_set<std::string> appeared_;  ///< paths
+  /// Paths of whose files it was told why they get no tag: once each.
+  std::unordered_set<std::string> not_carried_;
   mutable std::mutex activity_mutex_;
   std::optional<Activity> activity_;
 };

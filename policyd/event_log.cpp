@@ -9,8 +9,8 @@
 namespace fpolicy::policyd {
 
 std::string_view to_string(EventKind kind) {
-  constexpr std::array<std::string_view, 10> names{"start", "stop",  "move",   "attach", "enforce",
-                                                   "tag",   "retry", "reload", "error",  "migrate"};
+  constexpr std::array<std::string_view, 11> names{"start", "stop",   "move",  "attach",  "enforce", "tag",
+                                                   "retry", "reload", "error", "migrate", "carry"};
   return names.at(static_cast<std::size_t>(kind));
 }
 

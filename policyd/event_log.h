@@ -25,7 +25,8 @@ enum class EventKind : std::uint8_t {
   retry,
   reload,
   error,
-  migrate
+  migrate,
+  carry
 };
 
 std::string_view to_string(EventKind kind);
@@ -72,6 +73,7 @@ struct Counters {
   std::atomic<std::uint64_t> retries{0};
   std::atomic<std::uint64_t> budget_deferrals{0};
   std::atomic<std::uint64_t> tag_changes{0};
+  std::atomic<std::uint64_t> tags_carried{0};  ///< over to files that have replaced tagged ones
   std::atomic<std::uint64_t> reloads{0};
   std::atomic<std::uint64_t> migrations{0};  ///< jobs moved for callers
   std::atomic<std::uint64_t> errors{0};

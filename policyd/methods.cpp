@@ -270,6 +270,7 @@ void Methods::status(Call& /*call*/, const Responder& responder) {
          {"retries", counters.retries.load()},
          {"budget_deferrals", counters.budget_deferrals.load()},
          {"tag_changes", counters.tag_changes.load()},
+         {"tags_carried", counters.tags_carried.load()},
          {"reloads", counters.reloads.load()},
          {"migrations", counters.migrations.load()},
          {"errors", counters.errors.load()},

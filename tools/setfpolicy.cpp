@@ -7,6 +7,7 @@
 #include "common/stores.h"
 #include "common/text.h"
 
+#include <fpolicy/carry_over.h>
 #include <fpolicy/policy.h>
 #include <fpolicy/rules.h>
 #include <fpolicy/store.h>
@@ -17,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
@@ -44,6 +46,7 @@ struct Options {
   bool user = false;
   bool remove = false;
   bool from_rules = false;
+  bool from_catalogue = false;
   bool libraries = false;
   bool dry_run = false;
   bool force = false;
@@ -77,8 +80,12 @@ class SetFpolicy {
 
   Status open() {
     if (privileged_) {
-      auto stores = Stores::open(
-          options_.locations, options_.dry_run ? Database::Access::read_only : Database::Access::read_write);
+      // Where nothing was ever tagged, an upgrade makes no database.
+      const bool is_nothing_to_carry =
+          options_.from_catalogue && ::access(options_.locations.database.c_str(), F_OK) != 0;
+      auto stores = Stores::open(options_.locations, options_.dry_run || is_nothing_to_carry
+                                                         ? Database::Access::read_only
+                                                         : Database::Access::read_write);
       if (!stores) return tl::unexpected(stores.error());
       stores_ = *std::move(stores);
     } else {
@@ -123,6 +130,8 @@ class SetFpolicy {
     if (command_.json()) std::fputs("{\"files\":[", stdout);
     if (!options_.restore.empty()) {
       restore();
+    } else if (options_.from_catalogue) {
+      from_catalogue();
     } else {
       command_.for_each_name([&](const std::string& name) { named(name); });
     }
@@ -139,6 +148,50 @@ class SetFpolicy {
     if (options_.libraries && S_ISREG(file->mode)) libraries(name, file->path);
     if (options_.recursive && S_ISDIR(file->mode)) return tree(*std::move(file));
     one(*file, name, wish_, S_ISDIR(file->mode));
+  }
+
+  /// The files that have the paths of the catalogue now: all, or those that are named and those below named
+  /// directories.
+  void from_catalogue() {
+    if (!privileged_) return command_.error("--from-catalogue needs the catalogue, which root reads");
+    CarryOver carry_over(stores_->records(), &stores_->store(), &stores_->identifier());
+    if (command_.names().empty() && !command_.null()) carry_below(carry_over, "");
+    command_.for_each_name([&](const std::string& name) {
+      const auto file = open_named(name, options_.links.follow_named());
+      if (!file) return command_.error(name, file.error());
+      carry(carry_over, file->path);
+      if (S_ISDIR(file->mode)) carry_below(carry_over, file->path == "/" ? "/" : file->path + "/");
+    });
+    if (const Status done = carry_over.finish(); !done) command_.error(done.error().message);
+  }
+
+  void carry_below(CarryOver& carry_over, const std::string& prefix) {
+    std::string last;
+    const Status read = stores_->records()->for_each(prefix, [&](const TagRecord& record) {
+      // The records of one path stand together.
+      if (record.path != last) carry(carry_over, last = record.path);
+      return true;
+    });
+    if (!read) command_.error("the catalogue: " + read.error().message);
+  }
+
+  void carry(CarryOver& carry_over, const std::string& path) {
+    command_.progress(
+        [&] { return fmt::format("{} paths, {} carried over", carry_looked_, carry_changed_); });
+    ++carry_looked_;
+    CarryOptions how;
+    how.dry_run = options_.dry_run;
+    how.other_filesystem = options_.force;
+    const auto carried = carry_over.carry(path, how);
+    if (!carried) return command_.error(path, carried.error());
+    if (!*carried) return;
+    ++carry_changed_;
+    const CarriedTags& tags = **carried;
+    const FileRef ref{tags.fd.get(), nullptr, path};
+    std::string output;
+    for (const auto& tag : tags.tags) tell(ref, tag.space, tag.policy, tags.directory, true, output);
+    command_.print(output);
+    if (!options_.dry_run) notice_.add(path, tags.fd.get());
   }
 
   /// One file that is held; policyd is told of it alone.
@@ -296,9 +349,9 @@ class SetFpolicy {
     const auto file = open_record(stores_->identifier(), record);
     if (!file) {
       const int code = file.error().code;
-      // The file is gone, and its tag with it.
-      if (code == ESTALE || code == ENOENT) return;
       if (unreached_.contains({record.path, record.space})) return;
+      // The file is gone, and its tag with it; nor shall another file at its path get it.
+      if (code == ESTALE || code == ENOENT) return forget(record);
       return command_.error(
           record.path, code == ENODEV ? Error{code, "its filesystem is not mounted: its tag was not removed"}
                                       : file.error());
@@ -317,6 +370,15 @@ class SetFpolicy {
       }
       command_.print(output);
     }
+  }
+
+  void forget(const TagRecord& record) {
+    if (options_.dry_run) return;
+    std::array<TagRecord, 2> both{record, record};
+    both[0].space = Space::system;
+    both[1].space = Space::user;
+    if (const Status done = stores_->records()->erase(both); !done)
+      command_.error("--prune: " + done.error().message);
   }
 
   Status read_dump(bool from_stdin, std::string& text) const {
@@ -369,17 +431,23 @@ class SetFpolicy {
       return false;
     }
     const bool changed = *outcome == SetOutcome::changed;
+    tell(file, wish.space, policy, directory, changed, output);
+    return changed && !options_.dry_run;
+  }
+
+  /// What was done to one tag, where somebody wants to know.
+  void tell(const FileRef& file, Space space, const std::optional<Policy>& policy, bool directory,
+            bool changed, std::string& output) const {
     if (command_.json()) {
       Json json;
       put_path(json, "path", file.path);
-      json["space"] = space_name(wish.space);
+      json["space"] = space_name(space);
       json["policy"] = policy ? Json(format_policy(*policy)) : Json(nullptr);
       json["changed"] = changed;
       output.append(",\n").append(to_text(json));
     } else if (options_.verbose || (options_.dry_run && !options_.test)) {
-      output += describe(file, wish.space, policy, directory, changed);
+      output += describe(file, space, policy, directory, changed);
     }
-    return changed && !options_.dry_run;
   }
 
   /// A line of a dump where a tag is set; a comment where one goes or stays.
@@ -460,15 +528,36 @@ class SetFpolicy {
   ChangeNotice notice_;
   std::mutex notice_mutex_;  ///< while a walk's threads add to it
   std::set<std::pair<dev_t, ino_t>> libraries_;
+  /// With --from-catalogue.
+  std::uint64_t carry_looked_ = 0;
+  std::uint64_t carry_changed_ = 0;
   /// With --prune: what the dump has, by filesystem and key, and by path what could not be opened.
   std::set<std::tuple<std::string, std::string, Space>> kept_;
   std::set<std::pair<std::string, Space>> unreached_;
 };
 
+/// What does not go together in the command line; empty where all does.
+std::string_view wrong_combination(const Options& options, bool names_files) {
+  if (options.restore.empty() && (options.prune || options.test)) {
+    return "--prune and --test go with --restore";
+  }
+  const bool selects = options.recursive || options.libraries;
+  if (options.from_catalogue) {
+    if (!selects && !options.system && !options.user) return {};
+    return "--from-catalogue takes tags as they were set: no -R, --libs, --system or --user";
+  }
+  if (options.restore.empty()) return names_files ? "" : "no file named";
+  if (!names_files && !selects) return {};
+  return "--restore takes the files from the dump: no names, -0, -R or --libs";
+}
+
 int run(Command& command, Options options) {
   const int forms = (options.remove ? 1 : 0) + (options.from_rules ? 1 : 0) +
-                    (options.restore.empty() ? 0 : 1) + (options.reference.empty() ? 0 : 1);
-  if (forms > 1) return command.usage_error("only one of -x, --restore, --from-rules and --reference");
+                    (options.from_catalogue ? 1 : 0) + (options.restore.empty() ? 0 : 1) +
+                    (options.reference.empty() ? 0 : 1);
+  if (forms > 1) {
+    return command.usage_error("only one of -x, --restore, --from-rules, --from-catalogue and --reference");
+  }
   std::vector<std::string>& names = command.names();
   std::optional<Policy> policy;
   if (forms == 0) {
@@ -481,13 +570,9 @@ int run(Command& command, Options options) {
     policy = *parsed;
     names.erase(names.begin());
   }
-  if (options.restore.empty()) {
-    if (names.empty() && !command.null()) return command.usage_error("no file named");
-  } else if (!names.empty() || command.null() || options.recursive || options.libraries) {
-    return command.usage_error("--restore takes the files from the dump: no names, -0, -R or --libs");
-  }
-  if (options.restore.empty() && (options.prune || options.test)) {
-    return command.usage_error("--prune and --test go with --restore");
+  if (const std::string_view wrong = wrong_combination(options, !names.empty() || command.null());
+      !wrong.empty()) {
+    return command.usage_error(std::string(wrong));
   }
   options.dry_run = options.dry_run || options.test;
 
@@ -511,7 +596,8 @@ int main(int argc, char** argv) {
   using namespace fpolicy::tools;
   Command command("setfpolicy", "Tag files and directories with placement policies.",
                   {"[OPTION...] POLICY FILE...", "[OPTION...] -x FILE...", "[OPTION...] --from-rules FILE...",
-                   "[OPTION...] --reference FILE FILE...", "[OPTION...] --restore DUMP"});
+                   "[OPTION...] --from-catalogue [FILE...]", "[OPTION...] --reference FILE FILE...",
+                   "[OPTION...] --restore DUMP"});
   Options options;
   CLI::App& app = command.app();
   app.add_flag("-R,--recursive", options.recursive,
@@ -526,10 +612,15 @@ int main(int argc, char** argv) {
                "With --restore, also remove every tag of this machine that the dump does not have");
   app.add_flag("--test", options.test, "With --restore, only tell what would fail, and change nothing");
   app.add_flag("--from-rules", options.from_rules, "Store as tags what the rules say for each file");
+  app.add_flag("--from-catalogue", options.from_catalogue,
+               "Give files that have replaced tagged ones the tags that root had set there");
   add_text(app, "--reference", options.reference, "FILE", "Set the policy of this file's tag");
   app.add_flag("--libs", options.libraries, "Also the shared libraries that executables load");
   app.add_flag("-n,--dry-run", options.dry_run, "Show what would change, change nothing");
-  app.add_flag("--force", options.force, "Accept nodes this machine lacks; overwrite tags not understood");
+  app.add_flag(
+      "--force", options.force,
+      "Accept nodes this machine lacks; overwrite tags not understood; with --from-catalogue, accept other "
+      "filesystems");
   app.add_flag("-v,--verbose", options.verbose, "Show what is done, and what policyd could not be told");
   options.links.add_to(app);
   command.add_null();

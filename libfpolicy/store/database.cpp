@@ -82,6 +82,7 @@ class SqliteDatabase final : public Database {
   bool writable() const override { return access_ == Access::read_write; }
   Status put(std::span<const TagRecord> records) override;
   Status erase(std::span<const TagRecord> records) override;
+  Status release_paths(std::span<const TagRecord> records) override;
   Status for_each(std::string_view path_prefix, const std::function<bool(const TagRecord&)>& each) override;
   Result<std::uint64_t> data_version() override;
 
@@ -108,7 +109,8 @@ class SqliteDatabase final : public Database {
 
   std::mutex mutex_;       ///< over the connection and what follows
   Connection connection_;  ///< not open: a missing file, read only
-  Statement find_, page_, carried_statement_, add_filesystem_, filesystem_, put_, erase_, version_;
+  Statement find_, page_, carried_statement_, add_filesystem_, filesystem_, put_, erase_, release_path_,
+      version_;
   std::uint64_t own_commits_ = 0;  ///< PRAGMA data_version leaves them out
   std::optional<std::uint64_t> carried_version_;
   std::set<std::string, std::less<>> carried_;
@@ -151,7 +153,8 @@ Status SqliteDatabase::connect() {
         std::pair(&carried_statement_, store::carried_sql),
         std::pair(&add_filesystem_, store::add_filesystem_sql),
         std::pair(&filesystem_, store::filesystem_sql), std::pair(&put_, store::put_sql),
-        std::pair(&erase_, store::erase_sql), std::pair(&version_, store::version_sql)})
+        std::pair(&erase_, store::erase_sql), std::pair(&release_path_, store::release_path_sql),
+        std::pair(&version_, store::version_sql)})
     if (const auto prepared = prepare(*statement, sql); !prepared) {
       if (sqlite3_errcode(connection_.get()) != SQLITE_ERROR) return context(prepared.error());
       return fail(EUCLEAN, fmt::format("database {}: damaged: {}", path_, prepared.error().message));
@@ -324,6 +327,27 @@ Status SqliteDatabase::erase(std::span<const TagRecord> records) {
   }
   if (const auto done = transaction->commit(); !done) return context(done.error());
   ++own_commits_;
+  return {};
+}
+
+Status SqliteDatabase::release_paths(std::span<const TagRecord> records) {
+  if (!writable()) return fail(EROFS, fmt::format("database {}: opened for reading only", path_));
+  const std::lock_guard lock(mutex_);
+  auto transaction = Transaction::begin(connection_);
+  if (!transaction) return context(transaction.error());
+  int released = 0;
+  for (const TagRecord& record : records) {
+    if (record.path.empty()) continue;
+    const StatementUse use(release_path_);
+    release_path_.bind_blob(1, record.path);
+    release_path_.bind(2, record.space == Space::system ? 0 : 1);
+    release_path_.bind_blob(3, record.identity.key);
+    release_path_.bind_text(4, record.identity.filesystem);
+    if (const auto row = release_path_.step(); !row) return context(row.error());
+    released += sqlite3_changes(connection_.get());
+  }
+  if (const auto done = transaction->commit(); !done) return context(done.error());
+  if (released > 0) ++own_commits_;
   return {};
 }
 

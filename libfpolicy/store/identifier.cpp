@@ -464,6 +464,28 @@ Result<Fd> Identifier::open(const FileIdentity& identity, const std::string& las
   return fail_errno("open", object, ESTALE);
 }
 
+bool Identifier::in_use_without_name(const FileIdentity& identity) {
+  if (!identity.key.starts_with('h')) return false;
+  Result<Fd> mount = fail(ENODEV, "");
+  {
+    const std::lock_guard lock(impl_->mutex);
+    if (!impl_->load()) return false;
+    for (auto& [device, filesystem] : impl_->filesystems) {
+      if (filesystem.traits.key != KeyKind::handle || impl_->id_of(filesystem) != identity.filesystem)
+        continue;
+      mount = open_on(filesystem);
+      break;
+    }
+  }
+  if (!mount) return false;
+  const auto file = sys::open_file_handle(mount->get(), std::string_view(identity.key).substr(1), "");
+  if (!file) return false;
+  FileRef held;
+  held.fd = file->get();
+  const auto status = sys::file_status(held);
+  return status && status->stx_nlink == 0 && sys::birth_ns(*status) == identity.birth_ns;
+}
+
 void Identifier::refresh() {
   const std::lock_guard lock(impl_->mutex);
   impl_->loaded = false;

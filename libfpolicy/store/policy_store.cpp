@@ -24,6 +24,9 @@ constexpr std::size_t batch_size = 8192;
 // Records that may wait while one thread writes: some 10 MiB.
 constexpr std::size_t most_waiting = 3 * batch_size;
 
+// Whoever it was: the kernel's overflow uid.
+constexpr std::uint32_t nobody = 65534;
+
 std::string_view to_string(Space space) {
   return space == Space::system ? "system" : "user";
 }
@@ -289,7 +292,8 @@ void PolicyStore::Impl::write_batch() {
     run.clear();
     for (; change != batch.end() && change->erase == erase; ++change)
       run.push_back(std::move(change->record));
-    const auto done = erase ? records->erase(run) : records->put(run);
+    auto done = erase ? records->erase(run) : records->put(run);
+    if (done) done = records->release_paths(run);
     if (!done) remember(with_context(fmt::format("{} records were not changed", run.size()), done.error()));
   }
 }
@@ -457,9 +461,11 @@ Status PolicyStore::reconcile(const FileRef& file) {
     if (value->code == EOPNOTSUPP) continue;
     if (value->tag && *known && (*known)->carrier == Carrier::xattr && (*known)->policy == value->tag->text)
       continue;
-    // Who set it is not known; only the owner could set a user tag.
+    // Who set it is not known: a user tag the owner, but not root where the mode (with an ACL its mask) lets
+    // others write the file.
     SetOptions options;
-    options.uid = space == Space::system ? 0 : status->stx_uid;
+    const bool is_anybodys = status->stx_uid == 0 && (status->stx_mode & (S_IWGRP | S_IWOTH)) != 0;
+    options.uid = space == Space::system ? 0 : is_anybodys ? nobody : status->stx_uid;
     auto record = impl_->make_record(file, *status, space, options);
     if (!record) return tl::unexpected(record.error());
     record->carrier = Carrier::xattr;

@@ -52,6 +52,11 @@ inline constexpr const char* erase_sql =
     "DELETE FROM tag WHERE filesystem = (SELECT id FROM filesystem WHERE name = ?1) AND key = ?2 AND space = "
     "?3";
 
+// Of all other files: their path leads to this one now. What they carry, and are found by, stays.
+inline constexpr const char* release_path_sql =
+    "UPDATE tag SET path = x'' WHERE path = ?1 AND space = ?2"
+    " AND (key <> ?3 OR filesystem IS NOT (SELECT id FROM filesystem WHERE name = ?4))";
+
 inline constexpr const char* version_sql = "PRAGMA data_version";
 
 }  // namespace fpolicy::store

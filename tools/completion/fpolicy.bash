@@ -47,7 +47,7 @@ _fpolicy() {
   $split && return
   for word in "${words[@]:1:cword-1}"; do
     case $word in
-    -x | --remove | --restore* | --from-rules | --reference*) given=1 ;;
+    -x | --remove | --restore* | --from-rules | --from-catalogue | --reference*) given=1 ;;
     -*) ;;
     *) given=1 ;;
     esac

@@ -82,6 +82,8 @@ class FPOLICY_API Identifier {
   /// CAP_DAC_READ_SEARCH where `last_path` no longer leads to it. Error: ESTALE where it no longer exists,
   /// ENODEV where the filesystem is not mounted.
   [[nodiscard]] Result<Fd> open(const FileIdentity& identity, const std::string& last_path);
+  /// Is this a deleted file that somebody still has open or maps? Needs CAP_DAC_READ_SEARCH.
+  [[nodiscard]] bool in_use_without_name(const FileIdentity& identity);
   /// Forget what was learned.
   void refresh();
 
@@ -120,6 +122,10 @@ class FPOLICY_API RecordStore {
   virtual Status put(std::span<const TagRecord> records) = 0;
   /// Removes by identity and space, all in one transaction; what is not there is no error.
   virtual Status erase(std::span<const TagRecord> records) = 0;
+  /// The path of each of these files leads to it now: records of other files that have the same path and
+  /// space lose it, and nothing else. Thus the entry of a file that was replaced is not found by a path of
+  /// which somebody has said something since. Without effect where the store knows no paths.
+  virtual Status release_paths(std::span<const TagRecord> /*records*/) { return {}; }
   /// Every record whose path starts with `path_prefix`, by path. `each` returns false to stop; it may call
   /// the store. Records that others write meanwhile may or may not be seen.
   virtual Status for_each(std::string_view path_prefix,

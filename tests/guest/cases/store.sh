@@ -136,3 +136,75 @@ case_libs() {
   done
   rm /mnt/ext4/t.ls
 }
+
+# replace FILE MIB NODE: as package managers do; what was written is cached on NODE.
+replace() {
+  make_file "$1.dpkg-new" "$2" "$3"
+  mv "$1.dpkg-new" "$1"
+}
+carried() { [ "$(policyctl --json status | jq .counters.tags_carried)" -ge "$1" ]; }
+
+# A guarded place: what is below /mnt/ext4/t is root's alone.
+case_replaced_file_is_tagged_and_placed() {
+  umask 022
+  make_file /mnt/ext4/t/library.so 4 0
+  setfpolicy bind:1 /mnt/ext4/t/library.so
+  make_job t-job 0-3
+  start_policyd
+  map_in_job t-job /mnt/ext4/t/library.so
+  within 2 "placed" all_on 1 /mnt/ext4/t/library.so 1024
+  replace /mnt/ext4/t/library.so 4 0
+  within 2 "the new file is placed" all_on 1 /mnt/ext4/t/library.so 1024
+  equal "bind:1 $(system_source)" "$(policy_of /mnt/ext4/t/library.so) $(source_of /mnt/ext4/t/library.so)" "policy"
+  within 2 "counted" carried 1
+  policyctl events --json | jq -e 'select(.kind == "carry" and .path == "/mnt/ext4/t/library.so" and .policy == "bind:1")' >/dev/null ||
+    fail "events: $(policyctl events)"
+  # What the job maps is the old one: its pages stay where they were.
+  grep -q '/mnt/ext4/t/library.so (deleted)' "/proc/$job_pid/maps" || fail "the job maps no deleted file"
+  # Another job maps the new one, and moves: the tag holds.
+  kill "$job_pid"
+  wait "$job_pid" || true
+  map_in_job t-job /mnt/ext4/t/library.so
+  echo 2 >$cg/t-job/cpuset.mems
+  within 2 "home after a move" all_on 1 /mnt/ext4/t/library.so 1024
+}
+
+case_replaced_file_without_policyd() {
+  umask 022
+  make_file /mnt/ext4/t/library.so 4 0
+  make_file /mnt/vfat/t/library.so 4 0
+  setfpolicy bind:1 /mnt/ext4/t/library.so /mnt/vfat/t/library.so
+  make_job t-job 0-3
+  map_in_job t-job /mnt/ext4/t/library.so
+  replace /mnt/ext4/t/library.so 4 0
+  replace /mnt/vfat/t/library.so 4 0
+  equal none "$(policy_of /mnt/ext4/t/library.so)" "policy of the new file"
+  # As the package's trigger does.
+  setfpolicy --from-catalogue -- /mnt
+  equal bind:1 "$(policy_of /mnt/ext4/t/library.so)" "policy"
+  equal bind:1 "$(policy_of /mnt/vfat/t/library.so)" "policy on vfat"
+  equal 0 "$(queryfpolicy --all --json | jq '[.files[] | select(.state == "stale" and .path != "")] | length')" "stale records"
+  all_on 0 /mnt/ext4/t/library.so 1024
+  start_policyd
+  within 2 "placed at start" all_on 1 /mnt/ext4/t/library.so 1024
+  # Replaced while policyd does not run, and nobody calls setfpolicy.
+  stop_policyd
+  replace /mnt/ext4/t/library.so 4 0
+  start_policyd
+  within 2 "carried over and placed at start" all_on 1 /mnt/ext4/t/library.so 1024
+}
+
+case_replaced_file_of_a_user_gets_nothing() {
+  umask 022
+  mkdir -p /mnt/ext4/t/shared
+  chmod 1777 /mnt/ext4/t/shared
+  make_file /mnt/ext4/t/shared/data 4 0
+  setfpolicy bind:1 /mnt/ext4/t/shared/data
+  start_policyd
+  within 2 "placed" all_on 1 /mnt/ext4/t/shared/data 1024
+  rm /mnt/ext4/t/shared/data
+  as_user user dd if=/dev/zero of=/mnt/ext4/t/shared/data bs=1M count=4 status=none
+  expect_status 1 setfpolicy --from-catalogue
+  [[ $err == *"setfpolicy: /mnt/ext4/t/shared/data: its tag was not carried over: "* ]] || fail "message: $err"
+  equal none "$(policy_of /mnt/ext4/t/shared/data)" "policy"
+}

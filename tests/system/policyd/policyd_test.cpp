@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 // The daemon as a process, on this machine as it is: it must run, and say what it cannot do here.
+#include <fpolicy/carry_over.h>
 #include <fpolicy/migrate_json.h>
 #include <fpolicy/store.h>
 #include <fpolicy/varlink.h>
@@ -7,6 +8,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -15,6 +17,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -361,6 +364,127 @@ class Sleeper {
   }
   pid_t pid_;
 };
+
+/// Files where root alone may put some.
+class ReplacedFilesTest : public PolicydTest {
+ protected:
+  void SetUp() override {
+    PolicydTest::SetUp();
+    if (IsSkipped()) return;
+    std::string name = "/var/lib/policyd-test-XXXXXX";
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    home = name;
+    if (const auto guarded = open_administrators_directory(home); !guarded)
+      GTEST_SKIP() << guarded.error().message;
+    path = home + "/lib/library";
+    std::filesystem::create_directory(home + "/lib");
+    std::ofstream(path) << "old";
+  }
+  void TearDown() override {
+    PolicydTest::TearDown();
+    if (!home.empty()) std::filesystem::remove_all(home);
+  }
+
+  /// As setfpolicy does, which tells policyd.
+  void set(const std::string& policy) const {
+    const std::string command = std::string(FPOLICY_TOOLS) + "/setfpolicy --database " + directory +
+                                "/state/fpolicy.db --socket " + directory + "/socket " + policy + " " + path;
+    EXPECT_EQ(std::system(command.c_str()), 0);
+  }
+  /// As package managers do.
+  void replace() const {
+    std::ofstream(path + ".dpkg-new") << "new";
+    std::filesystem::rename(path + ".dpkg-new", path);
+  }
+  std::string tag() const {
+    Identifier identifier;
+    const auto database =
+        Database::open(directory + "/state/fpolicy.db", Database::Access::read_only, &identifier);
+    if (!database) return database.error().message;
+    PolicyStore store(database->get(), &identifier);
+    FileRef file;
+    file.name = path.c_str();
+    file.path = path;
+    const auto found = store.get(file, Space::system);
+    if (!found) return found.error().message;
+    return *found ? (*found)->text : "none";
+  }
+  std::vector<json> carried() const {
+    auto connection = varlink::Connection::connect(directory + "/socket");
+    std::vector<json> events;
+    if (!connection) return events;
+    const auto done =
+        connection->call_more("io.fpolicy.Policyd.Events", {{"follow", false}}, [&](const json& reply) {
+          if (reply["event"]["kind"] == "carry") events.push_back(reply["event"]);
+          return true;
+        });
+    EXPECT_TRUE(done) << done.error().message;
+    return events;
+  }
+
+  std::string home;
+  std::string path;
+};
+
+TEST_F(ReplacedFilesTest, GetTheTagThatRootHadSetAsSoonAsTheyAppear) {
+  run();
+  set("bind:0");
+  EXPECT_TRUE(wait_for([this] { return counter("tag_changes") == 1; }));
+  replace();
+  EXPECT_TRUE(wait_for([this] { return tag() == "bind:0"; })) << tag();
+  EXPECT_TRUE(wait_for([this] { return counter("tags_carried") == 1; }));
+  const auto events = carried();
+  ASSERT_EQ(events.size(), 1U);
+  EXPECT_EQ(events[0]["path"], path);
+  EXPECT_EQ(events[0]["policy"], "bind:0");
+  replace();
+  EXPECT_TRUE(wait_for([this] { return counter("tags_carried") == 2; }));
+  EXPECT_EQ(counter("errors"), 0U);
+}
+
+TEST_F(ReplacedFilesTest, AreFoundAtStart) {
+  run();
+  set("bind:0");
+  ::kill(pid, SIGTERM);
+  EXPECT_EQ(status_of(pid), 0);
+  replace();
+  EXPECT_EQ(tag(), "none");
+  run();
+  EXPECT_TRUE(wait_for([this] { return tag() == "bind:0"; })) << tag();
+}
+
+// The directory was made again: nobody tells of what appears there. A process that maps it is seen.
+TEST_F(ReplacedFilesTest, AreFoundWhereAProcessMapsThem) {
+  run();
+  set("bind:0");
+  EXPECT_TRUE(wait_for([this] { return counter("tag_changes") == 1; }));
+  std::filesystem::remove_all(home + "/lib");
+  std::filesystem::create_directory(home + "/lib");
+  std::ofstream(path) << "new";
+  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  void* const mapped = ::mmap(nullptr, 3, PROT_READ, MAP_SHARED, file.get(), 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  EXPECT_EQ(tag(), "none");
+  // All jobs are looked at after a reload.
+  EXPECT_TRUE(call("Reload"));
+  EXPECT_TRUE(wait_for([this] { return tag() == "bind:0"; })) << tag();
+  ::munmap(mapped, 3);
+}
+
+TEST_F(ReplacedFilesTest, GetNothingWhereOthersMayHavePutThem) {
+  run();
+  set("bind:0");
+  EXPECT_TRUE(wait_for([this] { return counter("tag_changes") == 1; }));
+  std::filesystem::permissions(home + "/lib", std::filesystem::perms::all);
+  replace();
+  EXPECT_TRUE(wait_for([this] { return carried().size() == 1; }));
+  EXPECT_EQ(carried()[0]["message"], path +
+                                         ": its tag was not carried over: others than its owner may put "
+                                         "files into " +
+                                         home + "/lib");
+  EXPECT_EQ(tag(), "none");
+  EXPECT_EQ(counter("tags_carried"), 0U);
+}
 
 TEST_F(PolicydTest, AJobIsMovedForACaller) {
   if (!frames_are_shown()) GTEST_SKIP() << "page frames are not shown here";

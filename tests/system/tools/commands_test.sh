@@ -332,6 +332,80 @@ case_restore_prune_and_test() {
   equal "" "$(xattr a)" "after wrong usage"
 }
 
+case_from_catalogue() {
+  # Only root may write the directories on the way.
+  local home words
+  home=$(mktemp -d /root/fpolicy-commands.XXXXXX)
+  # replace FILE...: as package managers do.
+  replace() {
+    local file
+    for file; do
+      echo new >"$file.new"
+      mv "$file.new" "$file"
+    done
+  }
+  run 0 setfpolicy --database "$work/none" --from-catalogue
+  equal "" "$out$err" "without a database"
+  [ ! -e "$work/none" ] || fail "a database was made"
+  mkdir -p "$home/lib/below" "$home/other"
+  touch "$home/lib/a" "$home/lib/below/b" "$home/other/c" shared
+  run 0 set_ bind:0 "$home/lib/a" "$home/lib/below/b" "$home/other/c" shared
+  run 0 set_ migrate=no "$home/lib"
+  run 0 set_ --from-catalogue -v
+  equal "" "$out$err" "nothing was replaced"
+  replace "$home/lib/a" "$home/lib/below/b" "$home/other/c"
+  run 0 set_ --from-catalogue -n
+  equal "$home/lib/a	bind:0
+$home/lib/below/b	bind:0
+$home/other/c	bind:0" "$out" "-n"
+  equal "" "$(xattr "$home/lib/a")" "after -n"
+  # Named ones, below named directories, from standard input.
+  run 0 set_ --from-catalogue "$home/lib/a"
+  equal "1 bind:0 " "$(xattr "$home/lib/a") $(xattr "$home/other/c")" "one was named"
+  run 0 set_ --from-catalogue -v "$home/lib"
+  equal "$home/lib/below/b	bind:0" "$out" "a directory was named"
+  run 0 set_ --from-catalogue --json -0 < <(printf '%s\0' "$home/other")
+  equal "$home/other/c system bind:0 true" "$(jq -r '.files[] | "\(.path) \(.space) \(.policy) \(.changed)"' <<<"$out")" "JSON"
+  equal "1 bind:0" "$(xattr "$home/other/c")" "-0"
+  run 0 get_ --all
+  equal 5 "$(wc -l <<<"$out")" "the catalogue: no entry is stale: $err"
+  equal "" "$err" "messages"
+  # A directory that was removed and made again, with what is in it.
+  rm -r "${home:?}/lib"
+  mkdir "$home/lib"
+  touch "$home/lib/a"
+  run 0 set_ --from-catalogue "$home"
+  equal "1 migrate=no 1 bind:0" "$(xattr "$home/lib") $(xattr "$home/lib/a")" "made again"
+
+  # Not where others may have put the file; the rest is done.
+  replace shared "$home/lib/a"
+  run 1 set_ --from-catalogue
+  equal "1 bind:0" "$(xattr "$home/lib/a")" "the rest"
+  equal "" "$(xattr shared)" "in a directory for all"
+  equal 1 "$(wc -l <<<"$err")" "lines on stderr"
+  holds "$err" "setfpolicy: $PWD/shared: its tag was not carried over: others than its owner may put files into "
+  # What was removed stays removed; --prune counts as removing.
+  run 0 set_ -x "$home/lib/a" shared
+  replace "$home/lib/a"
+  run 0 set_ --from-catalogue
+  equal "" "$(xattr "$home/lib/a")" "removed"
+  rm "$home/other/c"
+  : >empty
+  run 0 set_ --restore empty --prune --force
+  touch "$home/other/c"
+  run 0 set_ --from-catalogue
+  equal "" "$(xattr "$home/other/c")" "pruned"
+
+  run 1 set_ --from-catalogue "$home/missing"
+  equal "setfpolicy: $home/missing: No such file or directory" "$err"
+  for words in '-R' '--libs' '--user' '--system' '-x' '--from-rules' '--prune'; do
+    run 2 set_ --from-catalogue "$words" "$home"
+  done
+  run 1 as_nobody setfpolicy --from-catalogue
+  equal "setfpolicy: --from-catalogue needs the catalogue, which root reads" "$err" "without privilege"
+  rm -rf "$home"
+}
+
 case_links() {
   mkdir real other
   touch real/file other/outside

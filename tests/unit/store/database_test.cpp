@@ -395,7 +395,8 @@ TEST_F(DatabaseTest, EveryStatementUsesAnIndex) {
     while (statement && *statement->step()) lines.append(statement->bytes(3)).append("\n");
     return lines;
   };
-  for (const char* text : {store::find_sql, store::filesystem_sql, store::erase_sql, store::page_sql}) {
+  for (const char* text :
+       {store::find_sql, store::filesystem_sql, store::erase_sql, store::page_sql, store::release_path_sql}) {
     const std::string lines = plan(text);
     EXPECT_THAT(lines, HasSubstr("SEARCH ")) << text;
     EXPECT_THAT(lines, testing::Not(HasSubstr("SCAN "))) << text << "\n" << lines;
@@ -405,6 +406,7 @@ TEST_F(DatabaseTest, EveryStatementUsesAnIndex) {
   EXPECT_THAT(plan(store::erase_sql),
               HasSubstr("tag USING PRIMARY KEY (filesystem=? AND key=? AND space=?)"));
   EXPECT_THAT(plan(store::page_sql), HasSubstr("tag USING INDEX tag_by_path"));
+  EXPECT_THAT(plan(store::release_path_sql), HasSubstr("tag_by_path (path=?)"));
   // One look for each filesystem, of which there are few.
   EXPECT_THAT(plan(store::carried_sql), HasSubstr("SEARCH tag USING INDEX tag_carried (filesystem=?)"));
 }
