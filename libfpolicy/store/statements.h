@@ -52,6 +52,11 @@ inline constexpr const char* erase_sql =
     "DELETE FROM tag WHERE filesystem = (SELECT id FROM filesystem WHERE name = ?1) AND key = ?2 AND space = "
     "?3";
 
+// A record that was set anew since it was read is another.
+inline constexpr const char* erase_unchanged_sql =
+    "DELETE FROM tag WHERE filesystem = (SELECT id FROM filesystem WHERE name = ?1) AND key = ?2 AND space = "
+    "?3 AND carrier = ?4 AND policy = ?5 AND birth_ns = ?6 AND changed_ns = ?7";
+
 inline constexpr const char* version_sql = "PRAGMA data_version";
 
 }  // namespace fpolicy::store
