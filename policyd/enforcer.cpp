@@ -445,7 +445,8 @@ void Enforcer::catalogue(Pass& pass) {
 }
 
 /// The xattrs of a file say what its tags are: an entry that says something else, or is missing, was not told
-/// of a change (a user's, or one made with setfattr). Queued; write_catalogue() commits.
+/// of a change (a user's, or one made with setfattr). Only the catalogue: files are not written to unasked
+/// (queryfpolicy --repair moves tags). Queued; write_catalogue() commits.
 void Enforcer::correct_catalogue(int fd, const std::string& path) {
   FileRef file;
   file.fd = fd;

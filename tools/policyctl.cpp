@@ -27,8 +27,10 @@
 #include <ctime>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -383,12 +385,89 @@ class PolicyCtl {
     }
   }
 
+  /// Of the file itself, as check. policyd learns of it as of every change that others make.
+  int gc(const Locations& locations, bool dry_run, const TableOptions& table) {
+    const auto columns = stale_columns();
+    std::string unknown;
+    const auto chosen = choose(columns, table, unknown);
+    if (!unknown.empty()) return command_.usage_error("no column is called " + escape_text(unknown));
+    if (!reads_database(locations)) return command_.finish();
+    Identifier identifier;
+    std::uint64_t kept = 0;
+    const auto removed = collect(locations, identifier, dry_run, kept);
+    if (!removed) {
+      command_.error(removed.error().message);
+    } else if (command_.json()) {
+      Json records = Json::array();
+      for (const StaleRecord& row : *removed) records.push_back(to_json(chosen, row));
+      print({{"records", std::move(records)}, {"dry_run", dry_run}, {"kept", kept}});
+    } else if (!removed->empty()) {
+      print_rows(chosen, *removed, table);
+    }
+    return command_.finish();
+  }
+
   void reload() {
     const auto reply = call("Reload", json::object());
     if (reply && command_.json()) print(Json::object());
   }
 
  private:
+  static std::vector<Column<StaleRecord>> stale_columns() {
+    return {
+        {.name = "FILE",
+         .help = "where it was when it was tagged",
+         .text = [](const StaleRecord& row) { return escape_text(row.record.path); },
+         .json = [](const StaleRecord& row, Json& out) { put_path(out, "path", row.record.path); }},
+        {.name = "TAG",
+         .help = "system or user",
+         .text = [](const StaleRecord& row) { return space_text(row); },
+         .json = [](const StaleRecord& row, Json& out) { out["tag"] = space_text(row); }},
+        {.name = "POLICY",
+         .help = "its policy",
+         .text = [](const StaleRecord& row) { return escape_text(row.record.policy); },
+         .json = [](const StaleRecord& row, Json& out) { put_path(out, "policy", row.record.policy); }},
+        {.name = "REASON",
+         .help = "what has become of the file",
+         .text = [](const StaleRecord& row) { return escape_text(row.finding.reason); },
+         .json = [](const StaleRecord& row, Json& out) { out["reason"] = escape_text(row.finding.reason); }}};
+  }
+
+  static std::string space_text(const StaleRecord& row) {
+    return row.record.space == Space::system ? "system" : "user";
+  }
+
+  /// What was removed, or would be. `kept`: records that are not live, but whose files are not known to be
+  /// gone; those that could not be examined are reported.
+  Result<std::vector<StaleRecord>> collect(const Locations& locations, Identifier& identifier, bool dry_run,
+                                           std::uint64_t& kept) {
+    // A new one would be made where there is none.
+    if (::access(locations.database.c_str(), F_OK) != 0) return fail_errno("open", locations.database);
+    const auto access = dry_run ? Database::Access::read_only : Database::Access::read_write;
+    const auto database = Database::open(locations.database, access, &identifier);
+    if (!database) return tl::unexpected(database.error());
+    auto stale = find_stale(**database, identifier);
+    if (!stale) return stale;
+    kept = std::erase_if(*stale, [&](const StaleRecord& found) {
+      const Finding& finding = found.finding;
+      // Not mounted is no fault.
+      if (finding.fate == Fate::unknown && finding.code != ENODEV)
+        command_.error(found.record.path, Error{finding.code, finding.reason});
+      return finding.fate != Fate::gone;
+    });
+    if (dry_run) return stale;
+    const auto removed = collect_stale(**database, identifier, *stale);
+    if (!removed) return tl::unexpected(removed.error());
+    std::set<std::tuple<std::string, std::string, Space>> names;
+    for (const TagRecord& record : *removed)
+      names.emplace(record.identity.filesystem, record.identity.key, record.space);
+    std::erase_if(*stale, [&](const StaleRecord& found) {
+      const FileIdentity& identity = found.record.identity;
+      return !names.contains({identity.filesystem, identity.key, found.record.space});
+    });
+    return stale;
+  }
+
   /// What a method without parameters lists, as a table.
   int list_rows(const char* method, const char* key, const std::vector<Column<json>>& columns,
                 const TableOptions& table) {
@@ -546,7 +625,7 @@ int main(int argc, char** argv) {
                    "[OPTION...] events [-f]", "[OPTION...] apply [-R] [FILE...]",
                    "[OPTION...] migrate --cgroup PATH --from NODES --to NODES",
                    "[OPTION...] migrate --pid PID[,PID...] --from NODES --to NODES", "[OPTION...] reload",
-                   "[OPTION...] check", "[OPTION...] backup [--force] FILE"});
+                   "[OPTION...] check", "[OPTION...] gc [-n]", "[OPTION...] backup [--force] FILE"});
   Locations locations;
   LinkOptions links;
   TableOptions table;
@@ -584,6 +663,11 @@ int main(int argc, char** argv) {
   };
   auto* check = app.add_subcommand("check", "Look for faults in the database (root)");
   add_database(*check);
+  bool dry_run = false;
+  auto* gc = app.add_subcommand("gc", "Remove the database's records of files that are gone (root)");
+  gc->add_flag("-n,--dry-run", dry_run, "Show, change nothing");
+  table.add_to(*gc);
+  add_database(*gc);
   bool force = false;
   auto* backup = app.add_subcommand("backup", "Copy the database, whatever is written meanwhile (root)");
   backup->add_flag("--force", force, "Replace FILE where it exists");
@@ -603,6 +687,7 @@ int main(int argc, char** argv) {
   if (migrate->parsed()) return tool.migrate(arguments, table);
   if (reload->parsed()) tool.reload();
   if (check->parsed()) tool.check(locations);
+  if (gc->parsed()) return tool.gc(locations, dry_run, table);
   if (backup->parsed()) tool.backup(locations, command.names().front(), force);
   return command.finish();
 }

@@ -4,6 +4,7 @@
 #include "common/catalogue.h"
 #include "common/columns.h"
 #include "common/command.h"
+#include "common/repair.h"
 #include "common/resolution.h"
 #include "common/stores.h"
 #include "common/text.h"
@@ -49,6 +50,9 @@ struct Options {
   bool all = false;
   bool check = false;
   bool graph = false;
+  bool stale = false;
+  bool repair = false;
+  bool dry_run = false;
   pid_t pid = 0;
   std::string job;
 };
@@ -186,7 +190,7 @@ class QueryFpolicy {
 
   void collect() {
     command_.for_each_name([&](const std::string& name) { named(name); });
-    if (options_.all) catalogue();
+    if (options_.all || options_.stale) catalogue();
     if (options_.pid != 0) process(options_.pid);
     if (!options_.job.empty()) job(options_.job);
   }
@@ -286,20 +290,25 @@ class QueryFpolicy {
       row.reason = std::move(reason);
       return row;
     };
+    const Finding finding = stores_->identifier().examine(record.identity, record.path);
+    if (finding.fate == Fate::stale || finding.fate == Fate::gone)
+      return add(row_for(State::stale, finding.reason));
+    if (finding.fate == Fate::unknown) {
+      if (!options_.stale) return add(row_for(State::unknown, finding.reason));
+      // Not mounted says nothing of the record.
+      if (finding.code != ENODEV) command_.error(record.path, Error{finding.code, finding.reason});
+      return;
+    }
     auto file = open_record(stores_->identifier(), record);
     if (!file) {
-      const int code = file.error().code;
-      if (code == ESTALE || code == ENOENT) {
-        const bool replaced = open_named(record.path, false).has_value();
-        return add(row_for(State::stale, replaced ? "another file is at this path now, without this tag"
-                                                  : "the file no longer exists"));
-      }
-      return add(
-          row_for(State::unknown, code == ENODEV ? "its filesystem is not mounted" : file.error().message));
+      // Between the two looks, or not for this caller to open.
+      const bool lost = file.error().code == ESTALE || file.error().code == ENOENT;
+      return add(row_for(lost ? State::stale : State::unknown, file.error().message));
     }
     const FileRef ref{file->fd.get(), nullptr, file->path, file->device};
     const auto tag = stores_->store().get(ref, record.space);
-    if (tag && !*tag) return add(row_for(State::stale, "the file has lost this tag"));
+    if (tag && !*tag) return add(row_for(State::stale, "the file has lost this tag (--repair removes it)"));
+    if (options_.stale) return;
     if (S_ISDIR(file->mode)) {
       add(sum_of(*std::move(file)));
     } else {
@@ -451,10 +460,44 @@ void print_graph(const std::vector<AuditedFile>& rows) {
   }
 }
 
+template <class Row>
+void print_files_json(const std::vector<const Column<Row>*>& columns, const std::vector<Row>& rows) {
+  std::string text = "{\"files\":[";
+  for (const Row& row : rows) text += (text.back() == '[' ? "\n" : ",\n") + to_text(to_json(columns, row));
+  text += "]}\n";
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+int repair(Command& command, const Options& options) {
+  if (command.names().empty() && !command.null() && !options.all)
+    return command.usage_error("--repair: no file named, and no --all");
+  const auto columns = repair_columns();
+  std::string unknown;
+  const auto chosen = choose(columns, options.table, unknown);
+  if (!unknown.empty())
+    return command.usage_error("no column is called " + escape_text(unknown) + " (see --help)");
+  Repair tool(command, {.locations = options.locations,
+                        .links = options.links,
+                        .recursive = options.recursive,
+                        .all = options.all,
+                        .dry_run = options.dry_run});
+  if (const Status opened = tool.open(); !opened) {
+    command.error(opened.error().message);
+    return command.finish();
+  }
+  tool.run();
+  if (command.json())
+    print_files_json(chosen, tool.rows());
+  else if (!tool.rows().empty())
+    print_rows(chosen, tool.rows(), options.table);
+  return command.finish();
+}
+
 int run(Command& command, Options options) {
-  const bool anything =
-      !command.names().empty() || command.null() || options.all || options.pid != 0 || !options.job.empty();
-  if (!anything) return command.usage_error("no file named, and none of --all, --pid, --job");
+  if (options.repair) return repair(command, options);
+  const bool anything = !command.names().empty() || command.null() || options.all || options.stale ||
+                        options.pid != 0 || !options.job.empty();
+  if (!anything) return command.usage_error("no file named, and none of --all, --stale, --pid, --job");
   auto topology = Topology::read();
   if (!topology) {
     command.error(topology.error().message);
@@ -482,12 +525,7 @@ int run(Command& command, Options options) {
       chosen.clear();
       for (const auto& column : columns) chosen.push_back(&column);
     }
-    std::string text = "{\"files\":[";
-    for (const AuditedFile& row : tool.rows()) {
-      text += (text.back() == '[' ? "\n" : ",\n") + to_text(to_json(chosen, row));
-    }
-    text += "]}\n";
-    std::fwrite(text.data(), 1, text.size(), stdout);
+    print_files_json(chosen, tool.rows());
   } else if (graph) {
     print_graph(tool.rows());
   } else if (!tool.rows().empty()) {
@@ -505,27 +543,35 @@ int run(Command& command, Options options) {
 
 int main(int argc, char** argv) {
   using namespace fpolicy::tools;
-  Command command(
-      "queryfpolicy", "Audit where files' page-cache pages are, and which are misplaced.",
-      {"[OPTION...] FILE...", "[OPTION...] --all", "[OPTION...] --pid PID", "[OPTION...] --job CGROUP"});
+  Command command("queryfpolicy", "Audit where files' page-cache pages are, and which are misplaced.",
+                  {"[OPTION...] FILE...", "[OPTION...] --all", "[OPTION...] --stale", "[OPTION...] --pid PID",
+                   "[OPTION...] --job CGROUP", "[OPTION...] --repair [-n] [--all] [FILE...]"});
   Options options;
   CLI::App& app = command.app();
   app.add_flag("-R,--recursive", options.recursive, "A row for each file below directories, not their sum");
   app.add_flag("-a,--all", options.all, "The catalogue: every file that was tagged, stale ones too");
-  app.add_option("-p,--pid", options.pid, "The files that a process maps")
-      ->type_name("PID")
-      ->check(CLI::PositiveNumber);
-  add_text(app, "-j,--job", options.job, "CGROUP",
-           "The files that the processes of a cgroup and those below map");
-  app.add_flag("-c,--check", options.check, "Exit with 1 and name each file that is not as its policy says");
+  auto* stale =
+      app.add_flag("--stale", options.stale, "The records of the catalogue that no file answers to, and why");
+  auto* pid = app.add_option("-p,--pid", options.pid, "The files that a process maps")
+                  ->type_name("PID")
+                  ->check(CLI::PositiveNumber);
+  auto* job = add_text(app, "-j,--job", options.job, "CGROUP",
+                       "The files that the processes of a cgroup and those below map");
+  auto* check = app.add_flag("-c,--check", options.check,
+                             "Exit with 1 and name each file that is not as its policy says");
   auto* graph = app.add_flag("-g,--graph", options.graph, "Bars for nodes, and a map of each file's pages");
+  auto* repair = app.add_flag("--repair", options.repair,
+                              "Move tags to where they belong now, and correct the catalogue (root)");
+  for (auto* other : {stale, pid, job, check, graph}) repair->excludes(other);
+  app.add_flag("-n,--dry-run", options.dry_run, "With --repair: show, change nothing")->needs(repair);
   options.links.add_to(app);
   options.table.add_to(app);
   command.add_null();
   command.add_json()->excludes(graph);
   options.locations.add_to(app, true);
   command.add_names("FILE", "Files and directories");
-  app.footer(column_help(make_columns(fpolicy::NodeSet{})) + "  N0, N1 …    pages on that node\n");
+  app.footer(column_help(make_columns(fpolicy::NodeSet{})) +
+             "  N0, N1 …    pages on that node\n\nWith --repair: " + column_help(repair_columns()));
   if (const auto status = command.parse(argc, argv)) return *status;
   return run(command, std::move(options));
 }

@@ -83,6 +83,8 @@ class SqliteDatabase final : public Database {
   Status put(std::span<const TagRecord> records) override;
   Status erase(std::span<const TagRecord> records) override;
   Status release_paths(std::span<const TagRecord> records) override;
+  Result<std::vector<TagRecord>> erase_unchanged(std::span<const TagRecord> records,
+                                                 const std::function<bool(const TagRecord&)>& still) override;
   Status for_each(std::string_view path_prefix, const std::function<bool(const TagRecord&)>& each) override;
   Result<std::uint64_t> data_version() override;
 
@@ -109,8 +111,8 @@ class SqliteDatabase final : public Database {
 
   std::mutex mutex_;       ///< over the connection and what follows
   Connection connection_;  ///< not open: a missing file, read only
-  Statement find_, page_, carried_statement_, add_filesystem_, filesystem_, put_, erase_, release_path_,
-      version_;
+  Statement find_, page_, carried_statement_, add_filesystem_, filesystem_, put_, erase_, erase_unchanged_,
+      release_path_, version_;
   std::uint64_t own_commits_ = 0;  ///< PRAGMA data_version leaves them out
   std::optional<std::uint64_t> carried_version_;
   std::set<std::string, std::less<>> carried_;
@@ -154,7 +156,7 @@ Status SqliteDatabase::connect() {
         std::pair(&add_filesystem_, store::add_filesystem_sql),
         std::pair(&filesystem_, store::filesystem_sql), std::pair(&put_, store::put_sql),
         std::pair(&erase_, store::erase_sql), std::pair(&release_path_, store::release_path_sql),
-        std::pair(&version_, store::version_sql)})
+        std::pair(&erase_unchanged_, store::erase_unchanged_sql), std::pair(&version_, store::version_sql)})
     if (const auto prepared = prepare(*statement, sql); !prepared) {
       if (sqlite3_errcode(connection_.get()) != SQLITE_ERROR) return context(prepared.error());
       return fail(EUCLEAN, fmt::format("database {}: damaged: {}", path_, prepared.error().message));
@@ -349,6 +351,31 @@ Status SqliteDatabase::release_paths(std::span<const TagRecord> records) {
   if (const auto done = transaction->commit(); !done) return context(done.error());
   if (released > 0) ++own_commits_;
   return {};
+}
+
+Result<std::vector<TagRecord>> SqliteDatabase::erase_unchanged(
+    std::span<const TagRecord> records, const std::function<bool(const TagRecord&)>& still) {
+  if (!writable()) return fail(EROFS, fmt::format("database {}: opened for reading only", path_));
+  std::vector<TagRecord> erased;
+  const std::lock_guard lock(mutex_);
+  auto transaction = Transaction::begin(connection_);
+  if (!transaction) return context(transaction.error());
+  for (const TagRecord& record : records) {
+    if (!still(record)) continue;
+    const StatementUse use(erase_unchanged_);
+    erase_unchanged_.bind_text(1, record.identity.filesystem);
+    erase_unchanged_.bind_blob(2, record.identity.key);
+    erase_unchanged_.bind(3, record.space == Space::system ? 0 : 1);
+    erase_unchanged_.bind(4, record.carrier == Carrier::xattr ? 0 : 1);
+    erase_unchanged_.bind_text(5, record.policy);
+    erase_unchanged_.bind(6, record.identity.birth_ns);
+    erase_unchanged_.bind(7, record.changed_ns);
+    if (const auto row = erase_unchanged_.step(); !row) return context(row.error());
+    if (sqlite3_changes(connection_.get()) != 0) erased.push_back(record);
+  }
+  if (const auto done = transaction->commit(); !done) return context(done.error());
+  ++own_commits_;
+  return erased;
 }
 
 Status SqliteDatabase::for_each(std::string_view path_prefix,

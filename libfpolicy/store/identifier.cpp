@@ -3,6 +3,7 @@
 #include "sys/file_status.h"
 #include "sys/filesystem_id.h"
 #include "sys/mountinfo.h"
+#include "sys/open_path.h"
 
 #include <fpolicy/store.h>
 
@@ -167,7 +168,15 @@ struct Identifier::Impl {
     const sys::Mount* mount = nullptr;
   };
 
+  /// A filesystem to look for a file in.
+  struct Seat {
+    bool network = false;
+    std::vector<sys::Mount> mounts;
+    Fd fd;  ///< to open handles with; for keys that are handles
+  };
+
   Status load();
+  std::optional<Seat> seat_of(const FileIdentity& identity, Finding& why);
   Result<Place> place_of(const FileRef& file, const struct statx& status);
   Result<std::string> id_of(Filesystem& filesystem);
   bool is_ambiguous(Filesystem& filesystem, const std::string& id);
@@ -179,16 +188,24 @@ struct Identifier::Impl {
 
 namespace {
 
+/// What a mount shows at its mount point (O_PATH). Error: ENODEV where another is mounted over it.
+Result<Fd> open_mount(const sys::Mount& mount) {
+  auto path_fd = sys::open_path(mount.mount_point.c_str(), mount.mount_point);
+  if (!path_fd) return path_fd;
+  FileRef file;
+  file.fd = path_fd->get();
+  const auto status = sys::file_status(file);
+  if (!status) return tl::unexpected(status.error());
+  if (static_cast<int>(status->stx_mnt_id) != mount.id)
+    return fail(ENODEV, fmt::format("{}: another filesystem is mounted over it", mount.mount_point));
+  return path_fd;
+}
+
 /// A directory or file of the filesystem, to ask it or to open handles with.
 Result<Fd> open_on(const Filesystem& filesystem) {
   for (const sys::Mount* mount : filesystem.mounts) {
-    auto path_fd = sys::open_path(mount->mount_point.c_str(), mount->mount_point);
+    const auto path_fd = open_mount(*mount);
     if (!path_fd) continue;
-    FileRef file;
-    file.fd = path_fd->get();
-    const auto status = sys::file_status(file);
-    // Another filesystem may be mounted over it.
-    if (!status || static_cast<int>(status->stx_mnt_id) != mount->id) continue;
     if (auto fd = sys::reopen_for_reading(path_fd->get(), mount->mount_point)) return fd;
   }
   return fail(EACCES,
@@ -484,6 +501,165 @@ bool Identifier::in_use_without_name(const FileIdentity& identity) {
   held.fd = file->get();
   const auto status = sys::file_status(held);
   return status && status->stx_nlink == 0 && sys::birth_ns(*status) == identity.birth_ns;
+}
+
+namespace {
+
+Finding found(Fate fate, std::string reason) {
+  return {.fate = fate, .reason = std::move(reason), .code = 0};
+}
+
+Finding unknown(const Error& error) {
+  return {.fate = Fate::unknown, .reason = error.message, .code = error.code};
+}
+
+/// Errors of a look-up that say: there is no such name. A link in place of a directory or file is none of the
+/// tagged file's names.
+bool says_not_there(int code) {
+  return code == ENOENT || code == ENOTDIR || code == ELOOP;
+}
+
+/// Of a file that was found under the key of a record: is it the record's?
+Finding compare_birth(std::int64_t recorded, std::int64_t now, bool copied_up, const char* other) {
+  if (recorded == now) return found(Fate::live, {});
+  // Kernels learn of birth times: one that was not known, or is not any more, tells nothing.
+  if (recorded == 0 || now == 0) return found(Fate::stale, "its birth time cannot be compared");
+  // overlayfs shows the birth of the copy once a file is copied up; it may be the tagged one all the same.
+  if (copied_up) return found(Fate::stale, "another file is at its path, or it was copied up");
+  return found(Fate::gone, other);
+}
+
+/// A file with a handle. open_by_handle_at(2) on a mount of its filesystem fails with ESTALE when the inode
+/// is free or has a later generation: handles are never given out again. But the kernel makes an ESTALE of
+/// nearly every error that it meets on the way (exportfs_decode_fh), of a disk that cannot be read too, so
+/// the path is looked at as well: such a disk gives EIO there. `at_path`: what that look-up said, 0 where
+/// there is a file.
+Finding examine_handle(const FileIdentity& identity, int mount_fd, bool network, int at_path,
+                       const std::string& object) {
+  const auto fd = sys::open_file_handle(mount_fd, std::string_view(identity.key).substr(1), object);
+  if (!fd && fd.error().code != ESTALE) return unknown(fd.error());
+  if (!fd) {
+    // A server that was set up anew, or that exports something else now, answers so too.
+    if (network) return unknown({ESTALE, "its server does not know it (ESTALE)"});
+    if (at_path == 0) return found(Fate::gone, "deleted; another file is at its path");
+    if (says_not_there(at_path)) return found(Fate::gone, "deleted");
+    return unknown({at_path, "its path cannot be looked at: " + errno_text(at_path)});
+  }
+  FileRef file;
+  file.fd = fd->get();
+  file.path = object;
+  const auto status = sys::file_status(file);
+  if (!status) return unknown(status.error());
+  // Or made with O_TMPFILE: it may still be given a name.
+  if (status->stx_nlink == 0) return found(Fate::stale, "deleted, and still open in some process");
+  return compare_birth(identity.birth_ns, sys::birth_ns(*status), false,
+                       "its inode was given to another file");
+}
+
+/// A file that its path inside the filesystem names. `mount`: one that shows this part of it, `inside`: the
+/// path below its mount point, empty for that itself. Nothing where this mount cannot tell.
+std::optional<Finding> examine_path(const FileIdentity& identity, const sys::Mount& mount,
+                                    const std::string& inside, Finding& obstacle) {
+  auto root = open_mount(mount);
+  if (!root) {
+    obstacle = unknown(root.error());
+    return std::nullopt;
+  }
+  Result<Fd> opened = std::move(root);
+  if (!inside.empty()) opened = sys::open_on_mount(opened->get(), inside, mount.mount_point + "/" + inside);
+  if (!opened) {
+    if (says_not_there(opened.error().code)) return found(Fate::gone, "its path does not exist any more");
+    obstacle = unknown(opened.error().code == EXDEV ? Error{EXDEV, "another filesystem is mounted over it"}
+                                                    : opened.error());
+    return std::nullopt;
+  }
+  FileRef file;
+  file.fd = opened->get();
+  const auto status = sys::file_status(file);
+  if (!status) {
+    obstacle = unknown(status.error());
+    return std::nullopt;
+  }
+  return compare_birth(identity.birth_ns, birth_in(mount, *status), mount.type == "overlay",
+                       "another file is at its path");
+}
+
+/// "BOOT_ID" of "boot:BOOT_ID:…"; empty for filesystems that outlive the kernel.
+std::string_view boot_of(std::string_view filesystem) {
+  constexpr std::string_view prefix = "boot:";
+  if (!filesystem.starts_with(prefix)) return {};
+  filesystem.remove_prefix(prefix.size());
+  return filesystem.substr(0, filesystem.find(':'));
+}
+
+}  // namespace
+
+/// The one mounted filesystem that has the id; copied out, to be used without the lock. Not set where it
+/// cannot be said, and `why` tells.
+std::optional<Identifier::Impl::Seat> Identifier::Impl::seat_of(const FileIdentity& identity, Finding& why) {
+  const std::lock_guard lock(mutex);
+  if (const auto done = load(); !done) {
+    why = unknown(done.error());
+    return std::nullopt;
+  }
+  std::optional<Seat> seat;
+  for (auto& [device, filesystem] : filesystems) {
+    if (filesystem.traits.key == KeyKind::none || id_of(filesystem) != identity.filesystem) continue;
+    if (is_ambiguous(filesystem, identity.filesystem)) {
+      why = unknown({ENOTUNIQ, "two mounted filesystems have the id " + identity.filesystem});
+      return std::nullopt;
+    }
+    seat.emplace();
+    seat->network = is_network_type(filesystem.mount().type);
+    for (const sys::Mount* mount : filesystem.mounts) seat->mounts.push_back(*mount);
+    if (identity.key.starts_with('h')) {
+      auto fd = open_on(filesystem);
+      if (!fd) {
+        why = unknown(fd.error());
+        return std::nullopt;
+      }
+      seat->fd = std::move(*fd);
+    }
+    return seat;
+  }
+  why = unknown({ENODEV, "its filesystem is not mounted"});
+  return std::nullopt;
+}
+
+Finding Identifier::examine(const FileIdentity& identity, const std::string& last_path) {
+  // What lived in memory went with the kernel that it lived in.
+  if (const auto boot = boot_of(identity.filesystem); !boot.empty()) {
+    const auto now = sys::boot_id(impl_->root);
+    if (!now) return unknown(now.error());
+    if (boot != *now) return found(Fate::gone, "its filesystem went with an earlier boot");
+  }
+  Finding finding;
+  const auto seat = impl_->seat_of(identity, finding);
+  if (!seat) return finding;
+  // Most files are where they were.
+  int at_path = ENOENT;
+  if (!last_path.empty()) {
+    const auto path_fd = sys::open_path(last_path.c_str(), last_path);
+    at_path = path_fd ? 0 : path_fd.error().code;
+    FileRef file;
+    file.path = last_path;
+    if (path_fd) file.fd = path_fd->get();
+    if (path_fd && identify(file) == identity) return found(Fate::live, {});
+  }
+  if (identity.key.starts_with('h'))
+    return examine_handle(identity, seat->fd.get(), seat->network, at_path,
+                          last_path.empty() ? identity.filesystem : last_path);
+  // Nothing opens an inode by its number alone: it may have another name.
+  if (!identity.key.starts_with('p'))
+    return says_not_there(at_path) || at_path == 0 ? found(Fate::stale, "is not at its path any more")
+                                                   : unknown({at_path, errno_text(at_path)});
+  finding = unknown({ENODEV, "the part of its filesystem that holds it is not mounted"});
+  for (const sys::Mount& mount : seat->mounts) {
+    const auto inside = rebase(std::string_view(identity.key).substr(1), mount.root, "/");
+    if (!inside) continue;
+    if (auto told = examine_path(identity, mount, inside->substr(1), finding)) return *std::move(told);
+  }
+  return finding;
 }
 
 void Identifier::refresh() {

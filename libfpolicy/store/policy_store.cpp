@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "sys/file_handle.h"
 #include "sys/file_status.h"
+#include "sys/sync_file.h"
 #include "sys/xattr_calls.h"
 
 #include <fpolicy/store.h>
@@ -153,6 +154,12 @@ struct PolicyStore::Impl {
                                      const SetOptions& options);
   Status enter(const FileRef& file, const struct statx& status, Space space, const std::string& text,
                bool erase, const SetOptions& options);
+  Result<bool> move_to_xattr(const FileRef& file, const struct statx& status, const TagRecord& known,
+                             bool dry_run);
+  Result<bool> apply(const FileRef& file, const struct statx& status, Reconciled& found,
+                     const std::optional<TagRecord>& known, const ReconcileOptions& options);
+  Status enter_written(const FileRef& file, const struct statx& status, Space space, const std::string& text,
+                       const SetOptions& options);
   void push(Change change);
   void write_batch();
   void remember(const Status& done);
@@ -230,6 +237,13 @@ Result<TagRecord> PolicyStore::Impl::make_record(const FileRef& file, const stru
         ENOTUNIQ,
         fmt::format("{}: two mounted filesystems have the id {}: the database cannot tell their files apart",
                     object_of(file), identity->filesystem));
+  if (identity->filesystem.starts_with("source:overlay:")) {
+    // Writing an xattr copies a lower file up, and the copy was born later.
+    const auto copied = sys::file_status(file);
+    if (copied) identity = identifier->identify(file, *copied);
+    if (!copied) return tl::unexpected(copied.error());
+    if (!identity) return tl::unexpected(identity.error());
+  }
   TagRecord record;
   record.identity = std::move(*identity);
   record.space = space;
@@ -252,6 +266,18 @@ Status PolicyStore::Impl::enter(const FileRef& file, const struct statx& status,
   record->policy = text;
   push(Change{std::move(*record), erase});
   return {};
+}
+
+/// The same for an xattr that was just written. A record that has carried the tag lets go of it only when the
+/// xattr is on the disk.
+Status PolicyStore::Impl::enter_written(const FileRef& file, const struct statx& status, Space space,
+                                        const std::string& text, const SetOptions& options) {
+  if (!can_record()) return {};
+  const auto record = carried(file, space);
+  if (!record) return tl::unexpected(record.error());
+  if (*record)
+    if (auto done = sys::sync_file(file); !done) return done;
+  return enter(file, status, space, text, false, options);
 }
 
 /// Keeps the first error for flush().
@@ -351,7 +377,7 @@ Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Poli
   const auto& [text, value] = *valid;
   // Most files have no tag yet: one call then, in place of two. Of any error the long way below tells.
   if (!options.dry_run && impl_->xattrs->set(file, sys::xattr_name(space), value, true) == 0) {
-    impl_->remember(impl_->enter(file, *status, space, text, false, options));
+    impl_->remember(impl_->enter_written(file, *status, space, text, options));
     return SetOutcome::changed;
   }
   const auto old = impl_->read(file, space);
@@ -376,7 +402,7 @@ Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Poli
   if (code != 0) return change_error(file, space, *status, code);
   // This also turns a record that carried the tag into the xattr's catalogue entry. The xattr is the
   // authority and is written by now: flush() tells of a failure.
-  impl_->remember(impl_->enter(file, *status, space, text, false, options));
+  impl_->remember(impl_->enter_written(file, *status, space, text, options));
   return SetOutcome::changed;
 }
 
@@ -447,8 +473,83 @@ Result<SetOutcome> PolicyStore::remove(const FileRef& file, Space space, const S
   return outcome;
 }
 
-Status PolicyStore::reconcile(const FileRef& file) {
-  if (!impl_->can_record()) return {};
+namespace {
+
+/// What the rule says of one tag: docs/decisions/008. `readable`: the filesystem answers for this xattr, be
+/// it that there is none. `known`: the live record.
+std::optional<Correction> correction_of(const std::optional<Tag>& xattr, bool readable,
+                                        const std::optional<TagRecord>& known, bool move) {
+  const bool carries = known && known->carrier == Carrier::database;
+  if (xattr) {
+    if (!known) return Correction::entered;
+    if (carries || known->policy != xattr->text) return Correction::corrected;
+    return std::nullopt;
+  }
+  if (!known) return std::nullopt;
+  if (readable) {
+    if (!carries) return Correction::entry_removed;
+    if (move) return Correction::moved_to_xattr;
+    return std::nullopt;
+  }
+  // Where xattrs cannot be read (now), the entry of one that was set before stands, until somebody says that
+  // it shall be the tag.
+  if (!carries && move) return Correction::moved_to_database;
+  return std::nullopt;
+}
+
+}  // namespace
+
+Result<bool> PolicyStore::Impl::move_to_xattr(const FileRef& file, const struct statx& status,
+                                              const TagRecord& known, bool dry_run) {
+  const auto policy = parse_policy(known.policy);
+  // Not understood: it stays as it is, where it is.
+  if (!policy) return false;
+  if (dry_run) return !sys::is_read_only(file);
+  // Never over an xattr that somebody has set meanwhile: it is the authority, and met the next time.
+  const int code = -xattrs->set(file, sys::xattr_name(known.space), format_xattr_value(*policy), true);
+  if (cannot_hold(code) || code == EEXIST) return false;
+  if (code != 0) return change_error(file, known.space, status, code);
+  if (auto done = sys::sync_file(file); !done) return tl::unexpected(done.error());
+  return true;
+}
+
+Result<bool> PolicyStore::Impl::apply(const FileRef& file, const struct statx& status, Reconciled& found,
+                                      const std::optional<TagRecord>& known,
+                                      const ReconcileOptions& options) {
+  const bool moves =
+      found.correction == Correction::moved_to_xattr || found.correction == Correction::moved_to_database;
+  if (moves && found.space == Space::system && caller != 0)
+    return fail(EPERM, fmt::format("{}: system tags need CAP_SYS_ADMIN (root)", object_of(file)));
+  if (found.correction == Correction::moved_to_database && !parse_policy(known->policy)) return false;
+  if (found.correction == Correction::moved_to_xattr) {
+    const auto moved = move_to_xattr(file, status, *known, options.dry_run);
+    if (!moved || !*moved) return moved;
+  }
+  if (options.dry_run) return true;
+  // A record is about to let go of its tag: the xattr, whoever wrote it, must be on the disk.
+  if (found.correction == Correction::corrected && known && known->carrier == Carrier::database)
+    if (auto done = sys::sync_file(file); !done) return tl::unexpected(done.error());
+  // Who set it is not known: a user tag the owner, but not root where the mode (with an ACL its mask) lets
+  // others write the file.
+  const bool is_anybodys = status.stx_uid == 0 && (status.stx_mode & (S_IWGRP | S_IWOTH)) != 0;
+  SetOptions by;
+  if (known && known->policy == found.policy)
+    by.uid = known->uid;
+  else if (found.space == Space::system)
+    by.uid = 0;
+  else
+    by.uid = is_anybodys ? nobody : status.stx_uid;
+  auto record = make_record(file, status, found.space, by);
+  if (!record) return tl::unexpected(record.error());
+  record->carrier = found.correction == Correction::moved_to_database ? Carrier::database : Carrier::xattr;
+  record->policy = found.policy;
+  push(Change{std::move(*record), found.correction == Correction::entry_removed});
+  return true;
+}
+
+Result<std::vector<Reconciled>> PolicyStore::reconcile(const FileRef& file, const ReconcileOptions& options) {
+  std::vector<Reconciled> all;
+  if (impl_->records == nullptr || !(impl_->can_record() || options.dry_run)) return all;
   const auto status = status_to_tag(file);
   if (!status) return tl::unexpected(status.error());
   for (const Space space : {Space::system, Space::user}) {
@@ -456,23 +557,18 @@ Status PolicyStore::reconcile(const FileRef& file) {
     if (!value) return tl::unexpected(value.error());
     const auto known = impl_->records->find(file, space);
     if (!known) return tl::unexpected(known.error());
-    if (!value->tag && (!*known || (*known)->carrier == Carrier::database)) continue;
-    // Where xattrs cannot be read (now), the entry of one that was set before stands.
-    if (value->code == EOPNOTSUPP) continue;
-    if (value->tag && *known && (*known)->carrier == Carrier::xattr && (*known)->policy == value->tag->text)
-      continue;
-    // Who set it is not known: a user tag the owner, but not root where the mode (with an ACL its mask) lets
-    // others write the file.
-    SetOptions options;
-    const bool is_anybodys = status->stx_uid == 0 && (status->stx_mode & (S_IWGRP | S_IWOTH)) != 0;
-    options.uid = space == Space::system ? 0 : is_anybodys ? nobody : status->stx_uid;
-    auto record = impl_->make_record(file, *status, space, options);
-    if (!record) return tl::unexpected(record.error());
-    record->carrier = Carrier::xattr;
-    if (value->tag) record->policy = value->tag->text;
-    impl_->push(Impl::Change{std::move(*record), !value->tag});
+    const auto correction = correction_of(value->tag, value->code != EOPNOTSUPP, *known, options.move);
+    if (!correction) continue;
+    Reconciled found;
+    found.space = space;
+    found.correction = *correction;
+    found.policy = value->tag ? value->tag->text : (*known)->policy;
+    if (*known && (*known)->policy != found.policy) found.before = (*known)->policy;
+    const auto applied = impl_->apply(file, *status, found, *known, options);
+    if (!applied) return tl::unexpected(applied.error());
+    if (*applied) all.push_back(std::move(found));
   }
-  return {};
+  return all;
 }
 
 Status PolicyStore::flush() {

@@ -52,6 +52,11 @@ inline constexpr const char* erase_sql =
     "DELETE FROM tag WHERE filesystem = (SELECT id FROM filesystem WHERE name = ?1) AND key = ?2 AND space = "
     "?3";
 
+// A record that was set anew since it was read is another.
+inline constexpr const char* erase_unchanged_sql =
+    "DELETE FROM tag WHERE filesystem = (SELECT id FROM filesystem WHERE name = ?1) AND key = ?2 AND space = "
+    "?3 AND carrier = ?4 AND policy = ?5 AND birth_ns = ?6 AND changed_ns = ?7";
+
 // Of all other files: their path leads to this one now. What they carry, and are found by, stays.
 inline constexpr const char* release_path_sql =
     "UPDATE tag SET path = x'' WHERE path = ?1 AND space = ?2"

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <string>
 
 namespace fpolicy::sys {
@@ -15,10 +16,10 @@ namespace {
 
 constexpr int flags = O_PATH | O_CLOEXEC | O_NOFOLLOW;
 
-int open_without_links(int directory, const char* path) {
+int open_without_links(int directory, const char* path, std::uint64_t resolve = 0) {
   open_how how{};
   how.flags = flags;
-  how.resolve = RESOLVE_NO_SYMLINKS;
+  how.resolve = RESOLVE_NO_SYMLINKS | resolve;
   return static_cast<int>(::syscall(SYS_openat2, directory, path, &how, sizeof how));
 }
 
@@ -56,6 +57,12 @@ Result<Fd> open_real_path(std::string_view path) {
     directory = std::move(opened);
     rest.remove_prefix(part.size() + 1);
   }
+}
+
+Result<Fd> open_on_mount(int directory, const std::string& path, std::string_view object) {
+  Fd fd(open_without_links(directory, path.c_str(), RESOLVE_BENEATH | RESOLVE_NO_XDEV));
+  if (!fd) return fail_errno("open", object);
+  return fd;
 }
 
 }  // namespace fpolicy::sys

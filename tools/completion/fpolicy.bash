@@ -62,7 +62,7 @@ _fpolicy() {
     _fpolicy_policies
   elif [[ $command == policyctl && $given -eq 0 ]]; then
     # shellcheck disable=SC2207
-    COMPREPLY=($(compgen -W 'status metrics jobs pins events apply migrate reload check backup' -- "$cur"))
+    COMPREPLY=($(compgen -W 'status metrics jobs pins events apply migrate reload check gc backup' -- "$cur"))
   elif [[ $command == migratejob || ${words[1]} == migrate ]]; then
     return # it takes options alone
   else

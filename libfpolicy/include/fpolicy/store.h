@@ -59,6 +59,22 @@ struct FPOLICY_API FileIdentity {
   friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
 };
 
+/// What has become of the file that an identity names.
+enum class Fate : std::uint8_t {
+  live,
+  stale,   ///< no file has this identity, but that it will not come back is not proved
+  gone,    ///< proved: it cannot come back
+  unknown  ///< its filesystem is not mounted, or it cannot be examined
+};
+
+struct FPOLICY_API Finding {
+  Fate fate = Fate::unknown;
+  std::string reason;  ///< for people; empty where the file is live
+  /// Why it is unknown: ENODEV where the filesystem is not mounted, ENOTUNIQ where two have its id, EXDEV
+  /// where another is mounted over the file, else what the kernel answered.
+  int code = 0;
+};
+
 /// Finds identities; remembers what it learned of each mounted filesystem until mounts change. Safe to share
 /// between threads. Errors: ENODEV where the file's filesystem is not mounted in this mount namespace,
 /// ENOTSUP where it has no identity (kernel filesystems such as proc).
@@ -84,6 +100,9 @@ class FPOLICY_API Identifier {
   [[nodiscard]] Result<Fd> open(const FileIdentity& identity, const std::string& last_path);
   /// Is this a deleted file that somebody still has open or maps? Needs CAP_DAC_READ_SEARCH.
   [[nodiscard]] bool in_use_without_name(const FileIdentity& identity);
+  /// What has become of the file of an identity? Never says `gone` without proof. Root only gets that proof
+  /// where files have handles.
+  [[nodiscard]] Finding examine(const FileIdentity& identity, const std::string& last_path);
   /// Forget what was learned.
   void refresh();
 
@@ -148,6 +167,11 @@ class FPOLICY_API Database : public RecordStore {
   static Result<std::unique_ptr<Database>> open(const std::string& path, Access access,
                                                 Identifier* identifier);
 
+  /// Removes those that are still as they were read, all in one transaction, in which nobody else writes.
+  /// `still`, called in it, has the last word on each. Returns those that were removed.
+  virtual Result<std::vector<TagRecord>> erase_unchanged(
+      std::span<const TagRecord> records, const std::function<bool(const TagRecord&)>& still) = 0;
+
   /// The record with this filesystem and key, stale or not: compare its birth time.
   [[nodiscard]] virtual Result<std::optional<TagRecord>> find_identity(const FileIdentity& identity,
                                                                        Space space) = 0;
@@ -175,6 +199,27 @@ struct FPOLICY_API SetOptions {
 };
 
 enum class SetOutcome : std::uint8_t { unchanged, changed };
+
+/// What was found wrong with a tag's carriers, and is put right.
+enum class Correction : std::uint8_t {
+  entered,           ///< the xattr had no entry in the catalogue
+  corrected,         ///< the entry, or a record beside the xattr, said something else
+  entry_removed,     ///< the xattr is gone, and its entry with it
+  moved_to_xattr,    ///< the filesystem holds xattrs now: the record's tag is one
+  moved_to_database  ///< the filesystem holds none any more: the entry carries the tag
+};
+
+struct FPOLICY_API Reconciled {
+  Space space = Space::system;
+  Correction correction = Correction::entered;
+  std::string policy;  ///< the tag's text; of what was removed, its last
+  std::string before;  ///< what the catalogue said, if it was something else
+};
+
+struct FPOLICY_API ReconcileOptions {
+  bool move = false;     ///< also move tags to the carrier where they belong now; else only the catalogue
+  bool dry_run = false;  ///< say what would happen, change nothing
+};
 
 namespace sys {
 class XattrCalls;
@@ -204,9 +249,10 @@ class FPOLICY_API PolicyStore {
   /// Removes the tag from whatever carries it; an unsupported one only with force. Errors as for set.
   Result<SetOutcome> remove(const FileRef& file, Space space, const SetOptions& options = {});
 
-  /// Makes the catalogue agree with what the file's xattrs hold, after somebody else has changed one. Queued
-  /// like set.
-  Status reconcile(const FileRef& file);
+  /// Applies the rule of docs/decisions/008 to a file's tags, after somebody else has changed one or the
+  /// file's filesystem another way of keeping them. A tag is in its new carrier, and on the disk, before the
+  /// old one lets go of it. Queued like set. Error: EPERM for a system tag that only root may move.
+  Result<std::vector<Reconciled>> reconcile(const FileRef& file, const ReconcileOptions& options = {});
 
   /// Commits what set, remove and reconcile have queued. Error: the first since the last flush.
   Status flush();

@@ -395,8 +395,8 @@ TEST_F(DatabaseTest, EveryStatementUsesAnIndex) {
     while (statement && *statement->step()) lines.append(statement->bytes(3)).append("\n");
     return lines;
   };
-  for (const char* text :
-       {store::find_sql, store::filesystem_sql, store::erase_sql, store::page_sql, store::release_path_sql}) {
+  for (const char* text : {store::find_sql, store::filesystem_sql, store::erase_sql,
+                           store::erase_unchanged_sql, store::page_sql, store::release_path_sql}) {
     const std::string lines = plan(text);
     EXPECT_THAT(lines, HasSubstr("SEARCH ")) << text;
     EXPECT_THAT(lines, testing::Not(HasSubstr("SCAN "))) << text << "\n" << lines;
