@@ -18,8 +18,12 @@ grep -q -- -fsanitize= "$build/build.ninja" && skip "programs of others are buil
 work=$(mktemp -d "${TMPDIR:-/tmp}/fpolicy-example.XXXXXX")
 policyd=
 cleanup() {
-  [ -z "$policyd" ] || kill -KILL "$policyd" 2>/dev/null || true
-  umount "$work/ramfs" 2>/dev/null || true
+  if [ -n "$policyd" ]; then
+    kill -KILL "$policyd" || true
+    # It holds files there until it is gone.
+    wait "$policyd" 2>/dev/null || true
+  fi
+  if mountpoint -q "$work/ramfs"; then umount "$work/ramfs"; fi
   rm -rf --one-file-system "$work"
 }
 trap cleanup EXIT
