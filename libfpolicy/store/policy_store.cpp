@@ -475,7 +475,7 @@ Result<SetOutcome> PolicyStore::remove(const FileRef& file, Space space, const S
 
 namespace {
 
-/// What the rule says of one tag: docs/decisions/008. `readable`: the filesystem answers for this xattr, be
+/// What the rule says of one tag: docs/decisions/009. `readable`: the filesystem answers for this xattr, be
 /// it that there is none. `known`: the live record.
 std::optional<Correction> correction_of(const std::optional<Tag>& xattr, bool readable,
                                         const std::optional<TagRecord>& known, bool move) {

@@ -249,7 +249,7 @@ class FPOLICY_API PolicyStore {
   /// Removes the tag from whatever carries it; an unsupported one only with force. Errors as for set.
   Result<SetOutcome> remove(const FileRef& file, Space space, const SetOptions& options = {});
 
-  /// Applies the rule of docs/decisions/008 to a file's tags, after somebody else has changed one or the
+  /// Applies the rule of docs/decisions/009 to a file's tags, after somebody else has changed one or the
   /// file's filesystem another way of keeping them. A tag is in its new carrier, and on the disk, before the
   /// old one lets go of it. Queued like set. Error: EPERM for a system tag that only root may move.
   Result<std::vector<Reconciled>> reconcile(const FileRef& file, const ReconcileOptions& options = {});

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Tags whose files change carriers, and records whose files are gone (docs/decisions/008): before, who looks, after.
+# Tags whose files change carriers, and records whose files are gone (docs/decisions/009): before, who looks, after.
 #   carriers_test.sh TOOLS_DIR [CASE...]     needs root and loop devices
 # FPOLICY_TEST_KILLS: how often queryfpolicy --repair is killed.
 set -uo pipefail

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// docs/decisions/008: what is in the xattr, what in the database, who looks, and what there is then.
+// docs/decisions/009: what is in the xattr, what in the database, who looks, and what there is then.
 #include "faulty_sqlite.h"
 #include "faulty_xattrs.h"
 #include "temporary_directory.h"
