@@ -148,8 +148,8 @@ struct PolicyStore::Impl {
   Result<SetOutcome> set_in_database(const FileRef& file, const struct statx& status, Space space,
                                      const std::string& text, const Value& value, int why,
                                      const SetOptions& options);
-  Status enter(const FileRef& file, const struct statx& status, Space space, const std::string& text,
-               bool erase, const SetOptions& options);
+  Status enter(const FileRef& file, Space space, const std::string& text, bool erase,
+               const SetOptions& options);
   void push(Change change);
   void write_batch();
   void remember(const Status& done);
@@ -238,10 +238,13 @@ Result<TagRecord> PolicyStore::Impl::make_record(const FileRef& file, const stru
 }
 
 /// Queues the catalogue entry of a tag that an xattr holds, or its removal.
-Status PolicyStore::Impl::enter(const FileRef& file, const struct statx& status, Space space,
-                                const std::string& text, bool erase, const SetOptions& options) {
+Status PolicyStore::Impl::enter(const FileRef& file, Space space, const std::string& text, bool erase,
+                                const SetOptions& options) {
   if (!can_record()) return {};
-  auto record = make_record(file, status, space, options);
+  // As the file is now: overlayfs copies it up when its xattr changes, and then it has another birth time
+  // and, if it had several names, another inode number.
+  const auto status = sys::file_status(file);
+  auto record = status ? make_record(file, *status, space, options) : tl::unexpected(status.error());
   // Unlinked since its xattr was written: there is no file to enter.
   if (!record && record.error().code == ENOENT) return {};
   if (!record) return with_context("the catalogue was not changed", record.error());
@@ -347,7 +350,7 @@ Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Poli
   const auto& [text, value] = *valid;
   // Most files have no tag yet: one call then, in place of two. Of any error the long way below tells.
   if (!options.dry_run && impl_->xattrs->set(file, sys::xattr_name(space), value, true) == 0) {
-    impl_->remember(impl_->enter(file, *status, space, text, false, options));
+    impl_->remember(impl_->enter(file, space, text, false, options));
     return SetOutcome::changed;
   }
   const auto old = impl_->read(file, space);
@@ -355,7 +358,7 @@ Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Poli
   if (old->tag) {
     if (!old->tag->policy && !options.force) return unsupported_error(file, space, *old->tag);
     if (old->tag->policy == policy) {
-      if (!options.dry_run) impl_->remember(impl_->enter(file, *status, space, text, false, options));
+      if (!options.dry_run) impl_->remember(impl_->enter(file, space, text, false, options));
       return SetOutcome::unchanged;
     }
   }
@@ -372,7 +375,7 @@ Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Poli
   if (code != 0) return change_error(file, space, *status, code);
   // This also turns a record that carried the tag into the xattr's catalogue entry. The xattr is the
   // authority and is written by now: flush() tells of a failure.
-  impl_->remember(impl_->enter(file, *status, space, text, false, options));
+  impl_->remember(impl_->enter(file, space, text, false, options));
   return SetOutcome::changed;
 }
 
@@ -438,7 +441,7 @@ Result<SetOutcome> PolicyStore::remove(const FileRef& file, Space space, const S
     if (const int code = -impl_->xattrs->remove(file, sys::xattr_name(space)); code != 0 && code != ENODATA)
       return change_error(file, space, *status, code);
   // What is not there may still have an entry that is out of date.
-  const auto entered = impl_->enter(file, *status, space, {}, true, options);
+  const auto entered = impl_->enter(file, space, {}, true, options);
   if (outcome == SetOutcome::changed) impl_->remember(entered);
   return outcome;
 }
