@@ -22,7 +22,7 @@ namespace {
 /// What a file's key is made of.
 enum class KeyKind : std::uint8_t { handle, path, inode, none };
 /// What a filesystem's id is made of.
-enum class IdKind : std::uint8_t { btrfs, squashfs, uuid, tmpfs, memory, overlay, source };
+enum class IdKind : std::uint8_t { btrfs, superblock, uuid, tmpfs, memory, overlay, source };
 
 struct Traits {
   KeyKind key;
@@ -55,7 +55,9 @@ Traits traits_of(const sys::Mount& mount) {
   const KeyKind key = is_keyed_by_path(mount.type) ? KeyKind::path : KeyKind::handle;
   if (is_kernel_type(mount.type)) return {KeyKind::none, IdKind::source};
   if (mount.type == "btrfs") return {key, IdKind::btrfs};
-  if (mount.type == "squashfs") return {key, IdKind::squashfs};
+  // An erofs that is mounted from a file (Linux 6.12) has no block device to read.
+  if (mount.type == "squashfs" || (mount.type == "erofs" && mount.source.starts_with("/dev/")))
+    return {key, IdKind::superblock};
   if (mount.type == "tmpfs") return {key, IdKind::tmpfs};
   if (mount.type == "hugetlbfs" || mount.type == "ramfs") return {KeyKind::inode, IdKind::memory};
   if (mount.type == "overlay") return {key, IdKind::overlay};
@@ -296,10 +298,10 @@ Result<std::string> Identifier::Impl::make_id(const Filesystem& filesystem) cons
       if (!fsid) return fail_errno("BTRFS_IOC_FS_INFO", mount.mount_point);
       return "btrfs:" + *fsid;
     }
-    case IdKind::squashfs: {
-      const auto superblock = sys::squashfs_superblock(device_node(filesystem), filesystem.device);
+    case IdKind::superblock: {
+      const auto superblock = sys::superblock_of(mount.type, device_node(filesystem), filesystem.device);
       if (!superblock) return tl::unexpected(superblock.error());
-      return "squashfs:" + *superblock;
+      return fmt::format("{}:{}", mount.type, *superblock);
     }
     case IdKind::tmpfs:
     case IdKind::memory: {

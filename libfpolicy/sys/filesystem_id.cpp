@@ -30,6 +30,16 @@ struct KernelUuid {
 };
 constexpr unsigned long get_uuid = _IOR(0x15, 0, KernelUuid);
 
+/// Of fs/squashfs/squashfs_fs.h and fs/erofs/erofs_fs.h: where a superblock lies and what it begins with.
+struct SuperblockLayout {
+  std::string_view type;
+  off_t offset;
+  std::size_t size;
+  std::string_view magic;
+};
+constexpr std::array layouts{SuperblockLayout{"squashfs", 0, 96, "hsqs"},
+                             SuperblockLayout{"erofs", 1024, 128, "\xe2\xe1\xf5\xe0"}};
+
 std::string format_uuid(const std::uint8_t* bytes) {
   std::string text;
   for (unsigned i = 0; i < 16; ++i) {
@@ -110,16 +120,20 @@ Result<std::string> blkid_uuid(const std::string& node, dev_t device) {
   return uuid;
 }
 
-Result<std::string> squashfs_superblock(const std::string& node, dev_t device) {
+Result<std::string> superblock_of(std::string_view type, const std::string& node, dev_t device) {
+  const auto* const layout = std::find_if(layouts.begin(), layouts.end(),
+                                          [&](const SuperblockLayout& each) { return each.type == type; });
+  if (layout == layouts.end()) return fail(EINVAL, fmt::format("read {}: {} is not read so", node, type));
   const auto fd = open_block_device(node, device);
   if (!fd) return tl::unexpected(fd.error());
-  std::array<unsigned char, 96> superblock{};
-  const ssize_t size = ::pread(fd->get(), superblock.data(), superblock.size(), 0);
+  std::string bytes(layout->size, '\0');
+  const ssize_t size = ::pread(fd->get(), bytes.data(), bytes.size(), layout->offset);
   if (size < 0) return fail_errno("read", node);
-  if (static_cast<std::size_t>(size) != superblock.size() || std::memcmp(superblock.data(), "hsqs", 4) != 0)
-    return fail(EINVAL, fmt::format("read {}: no squashfs superblock", node));
+  if (static_cast<std::size_t>(size) != bytes.size() || !bytes.starts_with(layout->magic))
+    return fail(EINVAL, fmt::format("read {}: no {} superblock", node, type));
   std::string text;
-  for (std::size_t i = 4; i < superblock.size(); ++i) text += fmt::format("{:02x}", superblock[i]);
+  for (const char byte : std::string_view(bytes).substr(layout->magic.size()))
+    text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
   return text;
 }
 

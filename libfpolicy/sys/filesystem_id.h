@@ -7,6 +7,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace fpolicy::sys {
 
@@ -27,9 +28,10 @@ Result<std::string> statfs_id(int fd);
 /// node must be, so that a stale source in mountinfo is not taken for another disk.
 Result<std::string> blkid_uuid(const std::string& node, dev_t device);
 
-/// A squashfs image has no UUID: its superblock (time of creation, sizes, offsets of all tables) in
-/// hexadecimal.
-Result<std::string> squashfs_superblock(const std::string& node, dev_t device);
+/// The superblock of a filesystem that is made as a whole and never changes, in hexadecimal: time of
+/// creation, sizes, offsets of all tables. squashfs has no UUID, and those who want the same erofs image from
+/// the same files give each the same. `type`: "squashfs" or "erofs". Error: EINVAL where it is not that.
+Result<std::string> superblock_of(std::string_view type, const std::string& node, dev_t device);
 
 /// The file behind a loop device, below `root`/sys; nothing where the device is no loop device.
 Result<std::optional<std::string>> loop_backing_file(const std::string& root, dev_t device);

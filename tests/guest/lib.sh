@@ -37,6 +37,7 @@ clean_up() {
   pkill -9 -x policyd 2>/dev/null || true
   pkill -9 -x mapper 2>/dev/null || true
   pkill -9 -x pagewhere 2>/dev/null || true
+  pkill -9 -x bindfs 2>/dev/null || true
   local group
   for group in "$cg"/t-*; do
     [ -d "$group" ] || continue
@@ -50,10 +51,20 @@ clean_up() {
   for dir in ext4 xfs btrfs vfat; do
     mountpoint -q /mnt/$dir && rm -rf /mnt/$dir/t
   done
+  ! mountpoint -q /proc/fs/nfsd || stop_nfs
   awk '$2 ~ "^/tmp/t/" { print $2 }' /proc/mounts | tac | xargs -r umount || true
   rm -rf /tmp/t
   echo 0 >/proc/sys/vm/nr_hugepages
   return 0
+}
+
+# Ends an NFS server, which holds what it exports. Its clients, all of them here, go first: without it they would wait for ever.
+stop_nfs() {
+  awk '$3 == "nfs" || $3 == "nfs4" { print $2 }' /proc/mounts | tac | xargs -r umount -f || true
+  rpc.nfsd 0 || true
+  exportfs -au || true
+  exportfs -f || true
+  pkill -x rpc.mountd || true
 }
 
 # What carries system tags here: Linux 6.1 with the BPF LSM lets everybody write security.*, so there it is the database.

@@ -46,8 +46,8 @@ struct FPOLICY_API FileRef {
 
 /// A file's identity over reboots and device renumbering.
 struct FPOLICY_API FileIdentity {
-  /// The filesystem, not its device number: "uuid:…", "btrfs:…", "squashfs:…" (its superblock), "source:…"
-  /// (type and source of the mount), or "boot:…" where it cannot outlive the running kernel.
+  /// The filesystem, not its device number: "uuid:…", "btrfs:…", "squashfs:…" and "erofs:…" (the superblock),
+  /// "source:…" (type and source of the mount), or "boot:…" where it cannot outlive the running kernel.
   std::string filesystem;
   /// "h" + handle type (32 bits, little-endian) + handle bytes; "p" + path inside the filesystem, where
   /// handles are not stable; "i" + inode number (64 bits, little-endian) in memory filesystems without

@@ -52,6 +52,8 @@ bool is_ambiguous(Identifier& identifier, const FileRef& file) {
   return ambiguous;
 }
 
+constexpr const char* zero_uuid = "-U00000000-0000-0000-0000-000000000000";
+
 class Filesystems : public testing::Test {
  protected:
   void SetUp() override {
@@ -76,11 +78,13 @@ class Filesystems : public testing::Test {
   }
   /// An empty filesystem of that type in an image file; false where it cannot be made.
   bool make(const std::string& type, const std::string& image) {
-    if (type == "squashfs") {
+    if (type == "squashfs" || type == "erofs") {
       fs::create_directories(directory + "/tree");
       std::ofstream(directory + "/tree/file") << "x";
       std::ofstream(directory + "/tree/other") << "y";
-      return run({"mksquashfs", directory + "/tree", image, "-quiet", "-noappend"}, directory + "/log");
+      if (type == "squashfs")
+        return run({"mksquashfs", directory + "/tree", image, "-quiet", "-noappend"}, directory + "/log");
+      return run({"mkfs.erofs", zero_uuid, image, directory + "/tree"}, directory + "/log");
     }
     create(image);
     fs::resize_file(image, std::uintmax_t{type == "vfat" ? 64U : 320U} << 20U);
@@ -139,7 +143,7 @@ TEST_P(EachFilesystem, ATagSurvivesMountingElsewhere) {
   const std::string first = directory + "/first";
   const std::string second = directory + "/second";
   if (!mount({"-o", "loop", image}, first)) GTEST_SKIP() << "cannot mount " << type << ": " << log();
-  const bool read_only = type == std::string_view("squashfs");
+  const bool read_only = type == std::string_view("squashfs") || type == std::string_view("erofs");
   const std::string file = first + "/file";
   if (!read_only) {
     create(file);
@@ -200,7 +204,8 @@ INSTANTIATE_TEST_SUITE_P(Types, EachFilesystem,
                                          Kind{"xfs", Carrier::xattr, "uuid:"},
                                          Kind{"btrfs", Carrier::xattr, "btrfs:"},
                                          Kind{"vfat", Carrier::database, "uuid:"},
-                                         Kind{"squashfs", Carrier::database, "squashfs:"}),
+                                         Kind{"squashfs", Carrier::database, "squashfs:"},
+                                         Kind{"erofs", Carrier::database, "erofs:"}),
                          [](const auto& kind) { return std::string(kind.param.type); });
 
 TEST_F(Filesystems, AReadOnlyMountIsCarriedByTheDatabase) {
@@ -319,6 +324,45 @@ TEST_F(Filesystems, AnOverlaysFilesAreKeyedByPath) {
   ASSERT_TRUE(mount({"-t", "overlay", "overlay", "-o", options}, point)) << log();
   EXPECT_EQ(identifier.identify(at(point + "/file"))->filesystem, before->filesystem);
   EXPECT_EQ(text(point + "/file"), "bind:1");
+}
+
+TEST_F(Filesystems, AnotherImageWithoutIdInTheSamePlaceHasNoTags) {
+  const std::string image = directory + "/image";
+  if (!make("erofs", image)) GTEST_SKIP() << "cannot make erofs: " << log();
+  const std::string point = directory + "/point";
+  if (!mount({"-o", "loop", image}, point)) GTEST_SKIP() << "cannot mount erofs: " << log();
+  set(point + "/file", Space::system, "bind:1");
+  EXPECT_EQ(text(point + "/file"), "bind:1");
+  const auto before = identifier.identify(at(point + "/file"));
+  unmount(point);
+  fs::remove(image);
+  std::ofstream(directory + "/tree/third") << "z";
+  ASSERT_TRUE(run({"mkfs.erofs", zero_uuid, image, directory + "/tree"}, directory + "/log")) << log();
+  ASSERT_TRUE(mount({"-o", "loop", image}, point)) << log();
+  EXPECT_EQ(text(point + "/file"), "none");
+  EXPECT_NE(identifier.identify(at(point + "/file"))->filesystem, before->filesystem);
+}
+
+TEST_F(Filesystems, AFileThatIsCopiedUpAsItIsTaggedIsInTheCatalogueAsItIsThen) {
+  const std::string base = directory + "/overlay";
+  for (const char* name : {"lower", "upper", "work"}) fs::create_directories(base + "/" + name);
+  create(base + "/lower/file");
+  create(base + "/lower/linked");
+  fs::create_hard_link(base + "/lower/linked", base + "/lower/linked-too");
+  ::usleep(20'000);  // for another birth time
+  const std::string point = directory + "/point";
+  const std::string options = fmt::format("lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work", base);
+  if (!mount({"-t", "overlay", "overlay", "-o", options}, point)) GTEST_SKIP() << "cannot mount: " << log();
+  for (const std::string& name : {point + "/file", point + "/linked"}) {
+    set(name, Space::system, "bind:1");
+    if ((*store->get(at(name), Space::system))->carrier != Carrier::xattr)
+      GTEST_SKIP() << "the layers hold no system tags here";
+    EXPECT_TRUE(fs::exists(base + "/upper" + name.substr(point.size())));
+    const auto record = database->find(at(name), Space::system);
+    ASSERT_TRUE(record) << record.error().message;
+    EXPECT_TRUE(*record) << name << " is stale";
+  }
+  EXPECT_EQ(text(point + "/linked-too"), "none");
 }
 
 TEST_F(Filesystems, AFileHiddenBelowAMountIsOpenedByItsHandle) {
