@@ -231,19 +231,19 @@ Result<TagRecord> PolicyStore::Impl::make_record(const FileRef& file, const stru
                                                  const SetOptions& options) {
   bool ambiguous = false;
   auto identity = identifier->identify(file, status, &ambiguous);
-  if (!identity) return tl::unexpected(identity.error());
+  if (!identity || identity->filesystem.starts_with("source:overlay:")) {
+    // Writing an xattr copies a lower file up: the copy was born later, and has an inode number of its own if
+    // the file has several names.
+    const auto copied = sys::file_status(file);
+    if (!copied) return tl::unexpected(copied.error());
+    identity = identifier->identify(file, *copied, &ambiguous);
+    if (!identity) return tl::unexpected(identity.error());
+  }
   if (ambiguous)
     return fail(
         ENOTUNIQ,
         fmt::format("{}: two mounted filesystems have the id {}: the database cannot tell their files apart",
                     object_of(file), identity->filesystem));
-  if (identity->filesystem.starts_with("source:overlay:")) {
-    // Writing an xattr copies a lower file up, and the copy was born later.
-    const auto copied = sys::file_status(file);
-    if (copied) identity = identifier->identify(file, *copied);
-    if (!copied) return tl::unexpected(copied.error());
-    if (!identity) return tl::unexpected(identity.error());
-  }
   TagRecord record;
   record.identity = std::move(*identity);
   record.space = space;
