@@ -251,8 +251,8 @@ static long look_at_file(const char* path, enum mode mode, bool with_name) {
     }
     for (size_t i = 0; i < pages; i++) nodes[i] = -1;
     size_t have = any ? read_pagemap(pagemap, (uintptr_t)map, entries, pages) : 0;
-    // The kernel in search of memory takes pages off page tables before it sees that it cannot have them: those are
-    // in the page cache still, and touched again.
+    // The kernel in search of memory takes pages off page tables before it sees that it cannot have them:
+    // those are in the page cache still, and touched again.
     for (int round = 0; round < 100 && !hugetlb && have > 0; round++) {
       bool again = false;
       if (mincore(map, size, still) < 0) die("%s: mincore: %s", path, strerror(errno));
