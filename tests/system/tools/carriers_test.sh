@@ -8,37 +8,8 @@ set -uo pipefail
 PATH=$1:$PATH
 shift
 kills=${FPOLICY_TEST_KILLS:-12}
-[ "$(id -u)" -eq 0 ] || {
-  echo "SKIPPED: system tests need root"
-  exit 77
-}
-work=$(mktemp -d "${TMPDIR:-/var/tmp}/fpolicy-carriers.XXXXXX")
-mounted=()
-clean() {
-  local at
-  for at in "${mounted[@]}"; do umount "$at" 2>/dev/null; done
-  rm -rf "$work"
-}
-trap clean EXIT
-chmod 755 "$work"
-failed=0 name='' out='' err='' status=0
-
-fail() {
-  echo "FAILED: $name: $*"
-  failed=$((failed + 1))
-}
-# run STATUS COMMAND...: its output in $out, its messages in $err.
-run() {
-  local expected=$1
-  shift
-  out=$("$@" 2>"$work/err")
-  status=$?
-  err=$(<"$work/err")
-  [ "$status" -eq "$expected" ] || fail "exit $status in place of $expected: $* ($err)"
-}
-equal() { [ "$1" = "$2" ] || fail "${3:-values}: expected '$1', got '$2'"; }
-holds() { [[ $1 == *"$2"* ]] || fail "'$2' is not in: $1"; }
-lacks() { [[ $1 != *"$2"* ]] || fail "'$2' is in: $1"; }
+# shellcheck source=tests/system/tools/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 places() { "$@" --database "$work/$name.db" --socket "$work/no-socket"; }
 set_() { places setfpolicy --rules "$work/rules" "$@"; }
 get_() { places getfpolicy --rules "$work/rules" "$@"; }
@@ -301,12 +272,4 @@ case_bad_use() {
   fi
 }
 
-cases=("$@")
-[ $# -gt 0 ] || mapfile -t cases < <(declare -F | awk '$3 ~ /^case_/ { print $3 }')
-for name in "${cases[@]}"; do
-  before=$failed
-  $name
-  [ "$failed" -ne "$before" ] || echo "ok: $name"
-done
-echo "$failed failures"
-[ "$failed" -eq 0 ]
+run_cases "$@"

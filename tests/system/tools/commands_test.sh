@@ -8,30 +8,8 @@ tools=$1
 source=$2
 shift 2
 PATH=$tools:$PATH
-[ "$(id -u)" -eq 0 ] || {
-  echo "SKIPPED: system tags need root"
-  exit 77
-}
-work=$(mktemp -d "${TMPDIR:-/var/tmp}/fpolicy-commands.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-chmod 755 "$work"
-failed=0 name='' out='' err='' status=0
-
-fail() {
-  echo "FAILED: $name: $*"
-  failed=$((failed + 1))
-}
-# run STATUS COMMAND...: its output in $out, its messages in $err.
-run() {
-  local expected=$1
-  shift
-  out=$("$@" 2>"$work/err")
-  status=$?
-  err=$(<"$work/err")
-  [ "$status" -eq "$expected" ] || fail "exit $status in place of $expected: $* ($err)"
-}
-equal() { [ "$1" = "$2" ] || fail "${3:-values}: expected '$1', got '$2'"; }
-holds() { [[ $1 == *"$2"* ]] || fail "'$2' is not in: $1"; }
+# shellcheck source=tests/system/tools/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 xattr() { getfattr -h -n "${2:-security.fpolicy}" --only-values -- "$1" 2>/dev/null; }
 as_nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all "$@"; }
 # Every command against a database, rules and a socket of this test alone.
@@ -717,16 +695,9 @@ case_ordinary_user() {
   holds "$err" "setfpolicy: $PWD/theirs: "
 }
 
-cases=("$@")
-[ $# -gt 0 ] || mapfile -t cases < <(declare -F | awk '$3 ~ /^case_/ { print $3 }')
-for name in "${cases[@]}"; do
+prepare() {
   rm -rf "$work"/db* "$work/rules"
   mkdir "$work/$name"
   cd "$work/$name" || exit 1
-  before=$failed
-  $name
-  [ "$failed" -ne "$before" ] || echo "ok: $name"
-  cd / || exit 1
-done
-echo "$failed failures"
-[ "$failed" -eq 0 ]
+}
+run_cases "$@"

@@ -9,36 +9,8 @@ set -uo pipefail
 PATH=$1:$PATH
 shift
 kills=${FPOLICY_TEST_KILLS:-100}
-[ "$(id -u)" -eq 0 ] || {
-  echo "SKIPPED: system tests need root"
-  exit 77
-}
-work=$(mktemp -d "${TMPDIR:-/var/tmp}/fpolicy-database.XXXXXX")
-mounted=()
-clean() {
-  local at
-  for at in "${mounted[@]}"; do umount "$at"; done
-  rm -rf "$work"
-}
-trap clean EXIT
-chmod 755 "$work"
-failed=0 name='' out='' err='' status=0
-
-fail() {
-  echo "FAILED: $name: $*"
-  failed=$((failed + 1))
-}
-# run STATUS COMMAND...: its output in $out, its messages in $err.
-run() {
-  local expected=$1
-  shift
-  out=$("$@" 2>"$work/err")
-  status=$?
-  err=$(<"$work/err")
-  [ "$status" -eq "$expected" ] || fail "exit $status in place of $expected: $* ($err)"
-}
-equal() { [ "$1" = "$2" ] || fail "${3:-values}: expected '$1', got '$2'"; }
-holds() { [[ $1 == *"$2"* ]] || fail "'$2' is not in: $1"; }
+# shellcheck source=tests/system/tools/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 set_() { setfpolicy --database "$state/db" --rules "$work/rules" --socket "$work/no-socket" "$@"; }
 # set_and_kill SECONDS ARGUMENT...: of the program itself, not of a shell around it.
 set_and_kill() {
@@ -249,12 +221,4 @@ case_care_says_what_is_wrong() {
   fi
 }
 
-cases=("$@")
-[ $# -gt 0 ] || mapfile -t cases < <(declare -F | awk '$3 ~ /^case_/ { print $3 }')
-for name in "${cases[@]}"; do
-  before=$failed
-  $name
-  [ "$failed" -ne "$before" ] || echo "ok: $name"
-done
-echo "$failed failures"
-[ "$failed" -eq 0 ]
+run_cases "$@"
