@@ -542,7 +542,7 @@ Finding examine_handle(const FileIdentity& identity, int mount_fd, bool network,
   if (!fd && fd.error().code != ESTALE) return unknown(fd.error());
   if (!fd) {
     // A server that was set up anew, or that exports something else now, answers so too.
-    if (network) return unknown({ESTALE, "its server does not know it (ESTALE)"});
+    if (network) return found(Fate::stale, "its server does not know it (ESTALE)");
     if (at_path == 0) return found(Fate::gone, "deleted; another file is at its path");
     if (says_not_there(at_path)) return found(Fate::gone, "deleted");
     return unknown({at_path, "its path cannot be looked at: " + errno_text(at_path)});
