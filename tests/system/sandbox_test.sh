@@ -1,6 +1,6 @@
 #!/bin/bash
 # How exposed policyd.service is, by systemd's own count: 4.0 at most. Most of what is left is the price of running as
-# root and in the machine's own mount namespace; the unit says why.
+# root and in the machine's own mount namespace: docs/decisions/010 has the count.
 #   sandbox_test.sh BUILD_DIR
 set -uo pipefail
 

@@ -2,8 +2,15 @@
 # shellcheck disable=SC2154,SC2016,SC2086 # lib.sh assigns what is read here; jq and awk expand themselves; no word here has spaces
 # Whoever moves a job: pages that must stay do not leave, in any sample that another program takes meanwhile.
 
+# A long run has more of everything:
+#   FPOLICY_MOVES=100 FPOLICY_LIBRARY_MIB=64 FPOLICY_KILLS=200 FPOLICY_CGROUPS=3000
+
 # shellcheck source=tests/guest/cases/place.sh
 . "$(dirname "${BASH_SOURCE[0]}")/place.sh" # fill_node, release_nodes, free_kib
+
+library_mib=${FPOLICY_LIBRARY_MIB:-16}
+# moves DEFAULT: as many times a job is moved.
+moves() { echo "${FPOLICY_MOVES:-$1}"; }
 
 # guarded [LINE...]: policyd with these lines in [guard]. An emulated machine needs longer for everything, to hold pages as well.
 guarded() {
@@ -79,9 +86,9 @@ case_without_the_guard_they_leave() {
 
 case_moves_by_echo() {
   guarded
-  prepare 16
+  prepare "$library_mib"
   sample $lib
-  there_and_back "${FPOLICY_MOVES:-6}" 2
+  there_and_back "$(moves 6)" 2
   never_astray
   tell_guard
   nothing_slipped
@@ -90,10 +97,10 @@ case_moves_by_echo() {
 case_writer_who_keeps_the_file_open() {
   guarded "deadline_ms = 1000
 hold_seconds = 120"
-  prepare 16
+  prepare "$library_mib"
   sample $lib
   exec 9>$cg/t-job/cpuset.mems
-  for _ in 1 2 3; do
+  for _ in $(seq "$(moves 3)"); do
     echo 2 >&9
     echo 0 >&9
   done
@@ -138,14 +145,14 @@ case_write_that_takes_longer() {
 
 case_two_writers_at_once() {
   guarded
-  prepare 16
+  prepare "$library_mib"
   make_job t-other 0
   local first=$job_pid other
   map_in_job t-other --anon 8 $lib
   other=$job_pid
   job_pid=$first
   sample $lib
-  for _ in 1 2 3; do
+  for _ in $(seq "$(moves 3)"); do
     echo 2 >$cg/t-job/cpuset.mems &
     first=$!
     echo 3 >$cg/t-other/cpuset.mems
@@ -162,10 +169,10 @@ case_two_writers_at_once() {
 
 case_attach() {
   guarded
-  prepare 16
+  prepare "$library_mib"
   make_job t-there 2
   sample $lib
-  for _ in 1 2 3; do
+  for _ in $(seq "$(moves 3)"); do
     echo "$job_pid" >$cg/t-there/cgroup.procs
     anonymous_on 2
     echo "$job_pid" >$cg/t-job/cgroup.procs
@@ -180,7 +187,7 @@ case_attach() {
 
 case_attach_of_a_thread() {
   guarded
-  prepare 16
+  prepare "$library_mib"
   mkdir $cg/t-job/a $cg/t-job/b
   echo threaded >$cg/t-job/a/cgroup.type
   echo threaded >$cg/t-job/b/cgroup.type
@@ -189,7 +196,7 @@ case_attach_of_a_thread() {
   echo 0 >$cg/t-job/a/cpuset.mems
   echo 2 >$cg/t-job/b/cpuset.mems
   sample $lib
-  for _ in 1 2 3; do
+  for _ in $(seq "$(moves 3)"); do
     echo "$job_pid" >$cg/t-job/a/cgroup.threads
     echo "$job_pid" >$cg/t-job/b/cgroup.threads
   done
