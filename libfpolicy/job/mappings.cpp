@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "job/mappings.h"
 
+#include "job/address_spaces.h"
 #include "sys/read_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <linux/kcmp.h>
 #include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -46,11 +45,6 @@ std::set<pid_t> leaders(const std::set<pid_t>& pids, const std::string& root) {
   return leaders;
 }
 
-/// Do two processes have one address space, as a parent and its child after vfork() or clone(CLONE_VM)?
-bool share_memory(pid_t a, pid_t b) {
-  return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0;
-}
-
 /// Is the calling process in this cgroup or below?
 bool is_own_cgroup(const std::string& cgroup, const std::string& root) {
   const auto text = sys::read_file(AT_FDCWD, (root == "/" ? "" : root) + "/proc/self/cgroup", 65536);
@@ -60,12 +54,6 @@ bool is_own_cgroup(const std::string& cgroup, const std::string& root) {
   if (at == std::string::npos || (at > 0 && (*text)[at - 1] != '\n')) return false;
   const std::string own = text->substr(at + 4, text->find('\n', at) - at - 4);
   return own == cgroup || own.starts_with(cgroup + "/");
-}
-
-/// One address space has one list of mappings; two may have, too.
-bool is_like(const std::vector<Mapped>& mapped, const std::vector<Vma>& vmas) {
-  return std::ranges::equal(
-      mapped, vmas, [](const Mapped& a, const Vma& b) { return a.start == b.start && a.end == b.end; });
 }
 
 }  // namespace
@@ -135,6 +123,7 @@ Status Mappings::read(const std::vector<pid_t>& pids, const std::string& root) {
     }
   }
   std::set<pid_t> seen;
+  AddressSpaces spaces;
   for (const pid_t named : pids) {
     auto process = Process::open(named, root);
     if (!process) continue;
@@ -169,10 +158,7 @@ Status Mappings::read(const std::vector<pid_t>& pids, const std::string& root) {
       return tl::unexpected(pages.error());
     }
     // Counted twice, its pages would look like those of two processes.
-    bool is_twin = false;
-    for (std::size_t i = 0; i < processes_.size() && !is_twin; ++i)
-      is_twin = is_like(mapped_[i], *vmas) && share_memory(processes_[i].pid(), pid);
-    if (is_twin) continue;
+    if (!spaces.insert(pid, *vmas)) continue;
     // What was read may be of a program that it has begun meanwhile.
     if (auto owned = check_owner(*process, options_.owner); !owned) {
       if (owned.error().code == ESRCH) continue;

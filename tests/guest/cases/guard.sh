@@ -9,8 +9,9 @@
 . "$(dirname "${BASH_SOURCE[0]}")/place.sh" # fill_node, release_nodes, free_kib
 
 library_mib=${FPOLICY_LIBRARY_MIB:-16}
-# moves DEFAULT: as many times a job is moved.
-moves() { echo "${FPOLICY_MOVES:-$1}"; }
+# moves EACH DEFAULT: numbers of the rounds with EACH moves that it takes, or DEFAULT rounds.
+moves() { seq "$((FPOLICY_MOVES > 0 ? (FPOLICY_MOVES + $1 - 1) / $1 : $2))"; }
+: "${FPOLICY_MOVES:=0}"
 
 # guarded [LINE...]: policyd with these lines in [guard]. An emulated machine needs longer for everything, to hold pages as well.
 guarded() {
@@ -88,7 +89,7 @@ case_moves_by_echo() {
   guarded
   prepare "$library_mib"
   sample $lib
-  there_and_back "$(moves 6)" 2
+  there_and_back "$(moves 2 6 | wc -l)" 2
   never_astray
   tell_guard
   nothing_slipped
@@ -100,7 +101,7 @@ hold_seconds = 120"
   prepare "$library_mib"
   sample $lib
   exec 9>$cg/t-job/cpuset.mems
-  for _ in $(seq "$(moves 3)"); do
+  for _ in $(moves 2 3); do
     echo 2 >&9
     echo 0 >&9
   done
@@ -152,7 +153,7 @@ case_two_writers_at_once() {
   other=$job_pid
   job_pid=$first
   sample $lib
-  for _ in $(seq "$(moves 3)"); do
+  for _ in $(moves 4 3); do
     echo 2 >$cg/t-job/cpuset.mems &
     first=$!
     echo 3 >$cg/t-other/cpuset.mems
@@ -172,7 +173,7 @@ case_attach() {
   prepare "$library_mib"
   make_job t-there 2
   sample $lib
-  for _ in $(seq "$(moves 3)"); do
+  for _ in $(moves 2 3); do
     echo "$job_pid" >$cg/t-there/cgroup.procs
     anonymous_on 2
     echo "$job_pid" >$cg/t-job/cgroup.procs
@@ -196,7 +197,7 @@ case_attach_of_a_thread() {
   echo 0 >$cg/t-job/a/cpuset.mems
   echo 2 >$cg/t-job/b/cpuset.mems
   sample $lib
-  for _ in $(seq "$(moves 3)"); do
+  for _ in $(moves 2 3); do
     echo "$job_pid" >$cg/t-job/a/cgroup.threads
     echo "$job_pid" >$cg/t-job/b/cgroup.threads
   done
