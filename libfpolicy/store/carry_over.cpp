@@ -65,7 +65,12 @@ Result<std::optional<CarriedTags>> CarryOver::carry(const std::string& path, con
   // Whatever has the path now: somebody has thought of what has a tag of its own.
   const auto tags = store_->get(file);
   if (!tags) return tl::unexpected(tags.error());
-  if (tags->system || tags->user) return std::nullopt;
+  if (tags->system || tags->user) {
+    // Or it was carried over by somebody who was killed before its entry was written.
+    if (!options.dry_run && !ambiguous)
+      if (const auto entered = store_->reconcile(file); !entered) return tl::unexpected(entered.error());
+    return std::nullopt;
+  }
 
   if (const auto guarded = check_place(path, *status); !guarded) return tl::unexpected(guarded.error());
   if (ambiguous) return not_carried(path, ENOTUNIQ, "two mounted filesystems have the id " + now->filesystem);
