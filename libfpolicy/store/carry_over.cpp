@@ -143,8 +143,11 @@ void CarryOver::forget(const TagRecord& entry, const FileIdentity& now) {
   if (entry.identity.key == now.key && entry.identity.filesystem == now.filesystem) return;
   const auto old = identifier_->open(entry.identity, entry.path);
   if (old || old.error().code != ESTALE) return;
-  // A job may still map the file, and the record be all its tag.
-  if (entry.carrier == Carrier::database && identifier_->in_use_without_name(entry.identity)) return;
+  // A job may still map the file, and the record be all its tag. A server's word alone proves nothing.
+  const bool stays = identifier_->in_use_without_name(entry.identity)
+                         ? entry.carrier == Carrier::database
+                         : identifier_->examine(entry.identity, entry.path).fate != Fate::gone;
+  if (stays) return;
   gone_.push_back(entry);
 }
 
