@@ -93,9 +93,6 @@ finished() {
   users_work "$1"
   equal '' "$(<"$work/users.err")" "what the user is told by the next policyd"
   run 0 ask_ apply
-  # Killed before it could take out the entries of files that were replaced.
-  run 0 policyctl gc --database "$database"
-  equal $((3 * files)) "$(records '*' true)" "records in all"
   equal $files "$(tagged "$users/tagged" "$1")" "the user's tags in the end"
   equal $files "$(records "$users/tagged/*" "policy = '$1' AND space = 1 AND uid = $user")" "the user's records"
   equal $files "$(tagged "$own/replaced" prefer:0)" "tags that were carried over"
@@ -104,6 +101,10 @@ finished() {
   kill -TERM $policyd_pid
   wait $policyd_pid
   equal 0 $? "exit status of the next policyd"
+  # Entries of files that were replaced, where it was killed before it took them out. Not as long as policyd may have one of
+  # these files open.
+  run 0 policyctl gc --database "$database"
+  equal $((3 * files)) "$(records '*' true)" "records in all"
 }
 
 case_killed_while_it_writes() {
