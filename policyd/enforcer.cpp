@@ -523,7 +523,9 @@ void Enforcer::sweep() {
     }
     Subject subject = met_before(*known, file->get(), pass.priority);
     if (!inspect(subject)) continue;
-    if (const auto effective = lookup(subject)) pass.add(enforce(subject, *effective));
+    if (const auto effective = lookup(subject); effective && *effective) {
+      pass.add(enforce(subject, **effective));
+    }
   }
   parts_.counters->pages_slipped += pass.slipped;
   swept_ = Clock::now();
@@ -543,13 +545,18 @@ void Enforcer::retry(const FileKey& key) {
   }
   Subject subject = met_before(*known, file->get(), Priority::background);
   if (!inspect(subject)) return;
-  if (const auto effective = lookup(subject)) {
-    const Applied applied = enforce(subject, *effective);
-    if (applied.moved_pages > 0) report(EventKind::retry, "", fmt::format("{}: tried again", applied.path));
-  } else {
+  const auto effective = lookup(subject);
+  if (!effective) {
+    // What brings the file up again will tell.
+    known_.clear_backoff(key);
+  } else if (!*effective) {
     known_.erase(key);
-    waiting_for_retry_ = known_.waiting();
+  } else {
+    const Applied applied = enforce(subject, **effective);
+    if (applied.moved_pages > 0) report(EventKind::retry, "", fmt::format("{}: tried again", applied.path));
+    return;
   }
+  waiting_for_retry_ = known_.waiting();
 }
 
 void Enforcer::refresh_pin(const FileKey& key) {
@@ -563,7 +570,7 @@ void Enforcer::refresh_pin(const FileKey& key) {
   }
   Subject subject = met_before(*known, file->get(), Priority::background);
   if (!inspect(subject)) return;
-  if (const auto effective = lookup(subject)) enforce(subject, *effective);
+  if (const auto effective = lookup(subject); effective && *effective) enforce(subject, **effective);
 }
 
 void Enforcer::unpin(const FileKey& key) {
@@ -661,11 +668,14 @@ void Enforcer::mapped_file(const Process& process, const ProcessStatus& status, 
                   .priority = pass.priority};
   if (!inspect(subject)) return;
   if (pass.seen.contains(subject.info.key)) return;
-  auto effective = lookup(subject);
-  if (const bool has_tag = effective && is_own_tag(effective->source);
+  auto found = lookup(subject);
+  if (!found) return;
+  if (const bool has_tag = *found && is_own_tag((*found)->source);
       !has_tag && !subject.path.empty() && carry_over(subject.path) && inspect(subject)) {
-    effective = lookup(subject);
+    found = lookup(subject);
+    if (!found) return;
   }
+  const auto& effective = *found;
   if (!effective || (!pass.below.empty() && !is_below(subject.path, pass.below))) return;
   pass.seen.insert(subject.info.key);
   pass.add(enforce(subject, *effective));
@@ -764,12 +774,15 @@ void Enforcer::open_file(int fd, const std::string& path, const std::optional<As
     subject.allowed = known->allowed;
     subject.mapped = known->mapped;
   }
-  auto effective = lookup(subject);
-  if (effective && !subject.mapped && depends_on_job(*effective) && find_job(subject, pass)) {
-    effective = lookup(subject);
+  auto found = lookup(subject);
+  if (found && *found && !subject.mapped && depends_on_job(**found) && find_job(subject, pass)) {
+    found = lookup(subject);
   }
-  if (effective) {
-    pass.add(enforce(subject, *effective));
+  // What is known of a file stands as long as nobody can say that it has no tag any more.
+  if (!found) {
+    if (pass.error) pass.error(subject.path, found.error());
+  } else if (*found) {
+    pass.add(enforce(subject, **found));
   } else {
     known_.erase(subject.info.key);
     if (is_asked_for && pass.each) pass.each({.path = subject.path, .policy = "", .reason = ""});
@@ -850,7 +863,8 @@ bool Enforcer::inspect(Subject& subject) {
   return true;
 }
 
-std::shared_ptr<const Effective> Enforcer::lookup(Subject& subject) {
+/// Null: nothing is wanted of the file. An error is reported here.
+Result<std::shared_ptr<const Effective>> Enforcer::lookup(Subject& subject) {
   if (Clock::now() - lookups_since_ > longest_lookup) forget_lookups();
   const PolicyCache::Key key{.device = subject.info.key.device,
                              .inode = subject.info.key.inode,
@@ -868,7 +882,7 @@ std::shared_ptr<const Effective> Enforcer::lookup(Subject& subject) {
     auto resolved = parts_.resolver->resolve(file, subject.path, subject.uid);
     if (!resolved) {
       report_error(resolved.error());
-      return nullptr;
+      return tl::unexpected(resolved.error());
     }
     effective = std::make_shared<const Effective>(std::move(*resolved));
     cache_.insert(key, effective, generation);
@@ -1184,7 +1198,7 @@ Result<std::vector<JobInfo>> Enforcer::jobs() {
                             .mapped = std::nullopt};
             if (!inspect(subject)) continue;
             const auto effective = lookup(subject);
-            if (!effective || !effective->policy) continue;
+            if (!effective || !*effective || !(*effective)->policy) continue;
             ++job.tagged_files;
             if (const KnownFile* known = known_.find(subject.info.key))
               job.misplaced_pages += known->misplaced_pages;

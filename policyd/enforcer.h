@@ -161,7 +161,7 @@ class Enforcer {
   /// A file that was met before, open again at `fd`.
   [[nodiscard]] static Subject met_before(const KnownFile& known, int fd, Priority priority);
   [[nodiscard]] static KnownFile known_file(const Subject& subject, const Effective& effective);
-  [[nodiscard]] std::shared_ptr<const Effective> lookup(Subject& subject);
+  [[nodiscard]] Result<std::shared_ptr<const Effective>> lookup(Subject& subject);
   Applied enforce(Subject& subject, const Effective& effective);
   Applied bring_home(Subject& subject, const Effective& effective);
   /// Holds the file's resident pages, which lie where they should. True where it has taken new references.

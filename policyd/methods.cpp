@@ -550,7 +550,8 @@ void Methods::change_tag(Call& call, const Responder& responder, Space in, std::
     return;
   }
   ask_store(call, responder,
-            [this, in, policy = std::move(policy), force](const std::vector<Fd>& files) -> Result<json> {
+            [this, in, policy = std::move(policy), force,
+             uid = call.peer.uid](const std::vector<Fd>& files) -> Result<json> {
               // Not the path that the caller tells: the catalogue would show it to others.
               const int fd = files.front().get();
               const std::string path = path_of(fd).value_or(std::string());
@@ -559,6 +560,7 @@ void Methods::change_tag(Call& call, const Responder& responder, Space in, std::
               reference.path = path;
               SetOptions options;
               options.force = force;
+              options.uid = uid;
               const auto outcome = policy ? parts_.store->set(reference, in, *policy, options)
                                           : parts_.store->remove(reference, in, options);
               if (!outcome) return tl::unexpected(outcome.error());

@@ -200,7 +200,7 @@ class QueryFpolicy {
   /// --check: a line for each fault.
   void check() {
     for (const AuditedFile& row : rows_) {
-      if (row.state == State::ok || row.state == State::unset) continue;
+      if (row.state == State::ok || row.state == State::unset || is_unreadable(row)) continue;
       std::string text(to_string(row.state));
       if (row.state == State::misplaced && row.residency) {
         text = fmt::format("{} of {} resident pages misplaced", row.misplaced, row.residency->resident_pages);
@@ -212,6 +212,17 @@ class QueryFpolicy {
   }
 
  private:
+  /// Nobody knows its policy.
+  static bool is_unreadable(const AuditedFile& row) { return row.state == State::unknown && !row.policy; }
+
+  /// A tag that cannot be read is an error; pages that this caller is not told of are none.
+  [[nodiscard]] AuditedFile audited(const Auditor& auditor, const NamedFile& file, const std::string& shown,
+                                    const AuditJob& job) const {
+    AuditedFile row = auditor.audit(file, shown, job);
+    if (is_unreadable(row)) command_.error(row.path, Error{EIO, row.reason});
+    return row;
+  }
+
   void add(AuditedFile row) {
     rows_.push_back(std::move(row));
     command_.progress([&] { return fmt::format("{} files", rows_.size()); });
@@ -220,7 +231,7 @@ class QueryFpolicy {
   void named(const std::string& name) {
     auto file = open_target(name, options_.links.follow_named());
     if (!file) return command_.error(name, file.error());
-    if (!S_ISDIR(file->mode)) return add(whole_->audit(*file, file->path, nobodys_));
+    if (!S_ISDIR(file->mode)) return add(audited(*whole_, *file, file->path, nobodys_));
     if (options_.recursive) {
       tree(*std::move(file), [&](AuditedFile row) { add(std::move(row)); });
     } else {
@@ -230,7 +241,7 @@ class QueryFpolicy {
 
   /// A directory in one row: its own policy, and the pages of all files below it.
   AuditedFile sum_of(NamedFile directory) {
-    AuditedFile sum = each_->audit(directory, directory.path, nobodys_);
+    AuditedFile sum = audited(*each_, directory, directory.path, nobodys_);
     sum.path += sum.path == "/" ? "" : "/";
     sum.residency.emplace();
     tree(std::move(directory), [&](const AuditedFile& row) { add_to_sum(sum, row); });
@@ -253,7 +264,7 @@ class QueryFpolicy {
                 return;
               }
               file->path = entry.file.path;
-              AuditedFile row = each_->audit(*file, file->path, nobodys_);
+              AuditedFile row = audited(*each_, *file, file->path, nobodys_);
               const std::scoped_lock lock(mutex);
               found.push_back(std::move(row));
             },
@@ -308,11 +319,14 @@ class QueryFpolicy {
     const FileRef ref{file->fd.get(), nullptr, file->path, file->device};
     const auto tag = stores_->store().get(ref, record.space);
     if (tag && !*tag) return add(row_for(State::stale, "the file has lost this tag (--repair removes it)"));
-    if (options_.stale) return;
+    if (options_.stale) {
+      if (!tag) command_.error(record.path, tag.error());
+      return;
+    }
     if (S_ISDIR(file->mode)) {
       add(sum_of(*std::move(file)));
     } else {
-      add(whole_->audit(*file, file->path.empty() ? record.path : file->path, nobodys_));
+      add(audited(*whole_, *file, file->path.empty() ? record.path : file->path, nobodys_));
     }
   }
 
@@ -385,7 +399,7 @@ class QueryFpolicy {
         add(std::move(row));
         continue;
       }
-      add(whole_->audit(*file, shown, job));
+      add(audited(*whole_, *file, shown, job));
     }
   }
 

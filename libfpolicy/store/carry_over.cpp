@@ -65,7 +65,12 @@ Result<std::optional<CarriedTags>> CarryOver::carry(const std::string& path, con
   // Whatever has the path now: somebody has thought of what has a tag of its own.
   const auto tags = store_->get(file);
   if (!tags) return tl::unexpected(tags.error());
-  if (tags->system || tags->user) return std::nullopt;
+  if (tags->system || tags->user) {
+    // Or it was carried over by somebody who was killed before its entry was written.
+    if (!options.dry_run && !ambiguous)
+      if (const auto entered = store_->reconcile(file); !entered) return tl::unexpected(entered.error());
+    return std::nullopt;
+  }
 
   if (const auto guarded = check_place(path, *status); !guarded) return tl::unexpected(guarded.error());
   if (ambiguous) return not_carried(path, ENOTUNIQ, "two mounted filesystems have the id " + now->filesystem);
@@ -138,8 +143,11 @@ void CarryOver::forget(const TagRecord& entry, const FileIdentity& now) {
   if (entry.identity.key == now.key && entry.identity.filesystem == now.filesystem) return;
   const auto old = identifier_->open(entry.identity, entry.path);
   if (old || old.error().code != ESTALE) return;
-  // A job may still map the file, and the record be all its tag.
-  if (entry.carrier == Carrier::database && identifier_->in_use_without_name(entry.identity)) return;
+  // A job may still map the file, and the record be all its tag. A server's word alone proves nothing.
+  const bool stays = identifier_->in_use_without_name(entry.identity)
+                         ? entry.carrier == Carrier::database
+                         : identifier_->examine(entry.identity, entry.path).fate != Fate::gone;
+  if (stays) return;
   gone_.push_back(entry);
 }
 

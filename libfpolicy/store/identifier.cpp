@@ -182,6 +182,7 @@ struct Identifier::Impl {
   Result<Place> place_of(const FileRef& file, const struct statx& status);
   Result<std::string> id_of(Filesystem& filesystem);
   bool is_ambiguous(Filesystem& filesystem, const std::string& id);
+  Error not_found();
   [[nodiscard]] Result<std::string> make_id(const Filesystem& filesystem) const;
   [[nodiscard]] Result<std::string> source_id(const Filesystem& filesystem) const;
   [[nodiscard]] Result<std::string> device_id(const Filesystem& filesystem) const;
@@ -203,12 +204,18 @@ Result<Fd> open_mount(const sys::Mount& mount) {
   return path_fd;
 }
 
-/// A directory or file of the filesystem, to ask it or to open handles with.
+/// What a disk says that cannot be read, or whose filesystem has given up.
+bool cannot_be_read(int code) {
+  return code == EIO || code == EUCLEAN;
+}
+
+/// A directory or file of the filesystem, to ask it or to open handles with. Error: EIO or EUCLEAN where its
+/// disk fails, else EACCES.
 Result<Fd> open_on(const Filesystem& filesystem) {
   for (const sys::Mount* mount : filesystem.mounts) {
-    const auto path_fd = open_mount(*mount);
-    if (!path_fd) continue;
-    if (auto fd = sys::reopen_for_reading(path_fd->get(), mount->mount_point)) return fd;
+    auto fd = open_mount(*mount);
+    if (fd) fd = sys::reopen_for_reading(fd->get(), mount->mount_point);
+    if (fd || cannot_be_read(fd.error().code)) return fd;
   }
   return fail(EACCES,
               fmt::format("{}: none of its mount points can be opened", filesystem.mount().mount_point));
@@ -284,6 +291,15 @@ bool Identifier::Impl::is_ambiguous(Filesystem& filesystem, const std::string& i
         ambiguous = ambiguous || id_of(other) == id;
   filesystem.ambiguous = ambiguous;
   return ambiguous;
+}
+
+/// Why no mounted filesystem has an id. One whose disk cannot be read may be the one.
+Error Identifier::Impl::not_found() {
+  for (auto& [device, filesystem] : filesystems) {
+    if (filesystem.traits.key == KeyKind::none) continue;
+    if (const auto id = id_of(filesystem); !id && cannot_be_read(id.error().code)) return id.error();
+  }
+  return {ENODEV, "its filesystem is not mounted"};
 }
 
 Result<std::string> Identifier::Impl::make_id(const Filesystem& filesystem) const {
@@ -445,6 +461,7 @@ Result<Fd> Identifier::open(const FileIdentity& identity, const std::string& las
 
   std::optional<Fd> mount_fd;
   std::vector<std::string> candidates;
+  Error missing;
   {
     const std::lock_guard lock(impl_->mutex);
     if (const auto done = impl_->load(); !done) return tl::unexpected(done.error());
@@ -465,8 +482,9 @@ Result<Fd> Identifier::open(const FileIdentity& identity, const std::string& las
       }
       break;
     }
+    if (!mount_fd) missing = impl_->not_found();
   }
-  if (!mount_fd) return fail(ENODEV, fmt::format("{}: its filesystem is not mounted", object));
+  if (!mount_fd) return with_context(object, missing);
   if (*mount_fd) {
     auto fd = sys::open_file_handle(mount_fd->get(), std::string_view(identity.key).substr(1), object);
     if (!fd) return fd;
@@ -624,7 +642,7 @@ std::optional<Identifier::Impl::Seat> Identifier::Impl::seat_of(const FileIdenti
     }
     return seat;
   }
-  why = unknown({ENODEV, "its filesystem is not mounted"});
+  why = unknown(not_found());
   return std::nullopt;
 }
 

@@ -53,6 +53,7 @@ clean_up() {
   done
   ! mountpoint -q /proc/fs/nfsd || stop_nfs
   awk '$2 ~ "^/tmp/t/" { print $2 }' /proc/mounts | tac | xargs -r umount || true
+  [ ! -e /dev/mapper/t-disk ] || { dmsetup remove t-disk && losetup -d /dev/loop0; } || true
   rm -rf /tmp/t
   echo 0 >/proc/sys/vm/nr_hugepages
   return 0

@@ -147,6 +147,21 @@ TEST_F(CarryOverTest, ATagOfItsOwnStands) {
   EXPECT_EQ(tag(path), "bind:0");
 }
 
+// Killed between the attribute and the database.
+TEST_F(CarryOverTest, OneThatWasCutOffIsFinished) {
+  set(path, "bind:1");
+  replace(path);
+  ASSERT_EQ(::setxattr(path.c_str(), "user.fpolicy", "1 bind:1", 8, 0), 0);
+  CarryOptions dry;
+  dry.dry_run = true;
+  EXPECT_EQ(carry(dry), "nothing");
+  EXPECT_FALSE(database->find(at(path), Space::user).value());
+  EXPECT_EQ(carry(), "nothing");
+  const auto entry = database->find(at(path), Space::user);
+  ASSERT_TRUE(entry && *entry);
+  EXPECT_EQ((*entry)->policy, "bind:1");
+}
+
 TEST_F(CarryOverTest, ARemovedTagStaysRemoved) {
   set(path, "bind:1");
   ASSERT_TRUE(store->remove(at(path), Space::user));
