@@ -49,6 +49,21 @@ constexpr auto sweep_delay = 300ms;
 /// A pinned file that others open, read or write is looked at this long afterwards, once.
 constexpr auto pin_delay = 1s;
 
+/// A job may map any number of files. What a move takes longer than this lets all others go first.
+constexpr auto longest_turn = 100ms;
+
+/// Who maps which file, as found in one round: some 6 MiB at most.
+constexpr std::size_t most_mappers = 65'536;
+/// Of one file, should the first have ended; of one inode number, which several subvolumes of btrfs may have.
+constexpr std::ptrdiff_t most_mappers_of_file = 3;
+constexpr std::ptrdiff_t most_mappers_of_inode = 16;
+/// Files of a round for which all processes are looked through where that was not enough. Each may take long;
+/// of more nobody's job is known.
+constexpr unsigned most_searches = 16;
+
+/// Untagged files of whose paths the catalogue was asked: some 3 MiB at most.
+constexpr std::size_t most_asked = 16'384;
+
 /// What repeats itself (sweeps, retries) takes at most 1/16 of the worker's time each.
 constexpr int work_share = 16;
 
@@ -118,6 +133,8 @@ struct Enforcer::Pass {
     std::size_t process = 0;  ///< in statuses
   };
   std::optional<std::unordered_multimap<ino_t, Mapper>> mappers;
+  bool has_all_mappers = true;
+  unsigned searches = 0;
   std::vector<ProcessStatus> statuses;
   std::uint64_t files = 0;
   std::uint64_t moved = 0;
@@ -125,6 +142,11 @@ struct Enforcer::Pass {
   /// The walk of a tree keeps to a rate.
   std::uint64_t walked = 0;
   Clock::time_point walk_began;
+
+  /// Of a move: when its turn is over, and whether it then goes on in the pauses of others or stops.
+  Clock::time_point turn_ends = Clock::time_point::max();
+  bool yields = true;
+  bool is_cut = false;
 
   bool after_move = false;  ///< what is brought home of pages that stay has slipped
   std::uint64_t slipped = 0;
@@ -350,6 +372,21 @@ bool Enforcer::breathe(Priority priority) {
   return !parts_.queue->closed();
 }
 
+/// The same in the midst of a job. False also where the round has to stop.
+bool Enforcer::go_on(Pass& pass) {
+  if (Clock::now() >= pass.turn_ends) {
+    if (!pass.yields) {
+      pass.is_cut = true;
+      return false;
+    }
+    pass.turn_ends = Clock::time_point::max();
+    pass.priority = Priority::background;
+    // The files that are known to have a policy need not wait for those that may not.
+    schedule_sweep();
+  }
+  return breathe(pass.priority);
+}
+
 std::optional<Enforcer::Activity> Enforcer::activity() const {
   const std::scoped_lock lock(activity_mutex_);
   return activity_;
@@ -358,6 +395,7 @@ std::optional<Enforcer::Activity> Enforcer::activity() const {
 void Enforcer::forget_lookups() {
   parts_.resolver->invalidate();
   cache_.invalidate();
+  asked_.clear();
   lookups_since_ = Clock::now();
 }
 
@@ -367,21 +405,37 @@ void Enforcer::job_moved(const CgroupChange& change) {
   const bool is_attach = change.kind == CgroupChange::Kind::attach;
   ++(is_attach ? parts_.counters->attaches : parts_.counters->moves);
   if (moves_of_.size() < most_counted || moves_of_.contains(change.cgroup)) ++moves_of_[change.cgroup];
+  look_at_moved(change);
+}
+
+void Enforcer::look_at_moved(const CgroupChange& change) {
+  const bool is_attach = change.kind == CgroupChange::Kind::attach;
   Pass pass;
   pass.priority = Priority::move;
   pass.after_move = true;
+  pass.turn_ends = Clock::now() + longest_turn;
   // Thousands of cgroups may stand below: other moves need not wait for them, but for those that are
   // themselves done in such a pause (which bounds the stack).
-  const bool yields = !descending_;
+  pass.yields = !std::exchange(yielding_, true);
   const auto walked = parts_.cgroups->walk(change.cgroup, !is_attach,
                                            [&](const std::string& /*path*/, const std::vector<pid_t>& pids) {
-                                             for (const pid_t pid : pids) process(pid, pass);
-                                             if (!yields) return !parts_.queue->closed();
-                                             descending_ = true;
-                                             pass.priority = Priority::tag;
+                                             for (const pid_t pid : pids) {
+                                               process(pid, pass);
+                                               if (pass.is_cut) return false;
+                                             }
+                                             if (!pass.yields) return !parts_.queue->closed();
+                                             pass.priority = std::max(pass.priority, Priority::tag);
                                              return breathe(pass.priority);
                                            });
-  if (yields) descending_ = false;
+  if (pass.yields) yielding_ = false;
+  if (pass.is_cut) {
+    // From the beginning: where it was is not there any more when its turn comes.
+    const bool fits = parts_.queue->push({.priority = Priority::background,
+                                          .key = fmt::format("rest:{}", change.cgroup),
+                                          .due = {},
+                                          .run = [this, change] { look_at_moved(change); }});
+    if (!fits) schedule_all_jobs(100ms);
+  }
   parts_.counters->pages_slipped += pass.slipped;
   // A cgroup that is gone took its processes along; their pages are looked at below.
   if (!walked && walked.error().code != ENOENT) report_error(walked.error());
@@ -490,6 +544,19 @@ bool Enforcer::carry_over(const std::string& path) {
     parts_.events->add(std::move(event));
   }
   return true;
+}
+
+/// The same for a file that is met again and again: the catalogue is asked once, until something changes.
+/// (The ctime tells an inode number that is used again.)
+bool Enforcer::carry_over_once(const Subject& subject) {
+  if (asked_.size() >= most_asked) asked_.clear();
+  const auto [asked, is_new] = asked_.try_emplace(subject.info.key, subject.info.ctime_ns, subject.path);
+  if (!is_new) {
+    const std::pair now(subject.info.ctime_ns, subject.path);
+    if (asked->second == now) return false;
+    asked->second = now;
+  }
+  return carry_over(subject.path);
 }
 
 void Enforcer::appeared() {
@@ -651,7 +718,7 @@ void Enforcer::process(pid_t pid, Pass& pass) {
       continue;
     }
     mapped_file(*process, *status, mapping, pass);
-    if (!breathe(pass.priority)) return;
+    if (!go_on(pass)) return;
   }
 }
 
@@ -671,7 +738,7 @@ void Enforcer::mapped_file(const Process& process, const ProcessStatus& status, 
   auto found = lookup(subject);
   if (!found) return;
   if (const bool has_tag = *found && is_own_tag((*found)->source);
-      !has_tag && !subject.path.empty() && carry_over(subject.path) && inspect(subject)) {
+      !has_tag && !subject.path.empty() && carry_over_once(subject) && inspect(subject)) {
     found = lookup(subject);
     if (!found) return;
   }
@@ -789,42 +856,79 @@ void Enforcer::open_file(int fd, const std::string& path, const std::optional<As
   }
 }
 
-/// Whose job maps the file, if anyone's.
-bool Enforcer::find_job(Subject& subject, Pass& pass) {
-  if (!pass.mappers) {
-    pass.mappers.emplace();
-    if (const auto refreshed = parts_.mounts->refresh(); !refreshed) report_error(refreshed.error());
-    for (const pid_t pid : list_processes().value_or(std::vector<pid_t>())) {
-      // An enforcement that this one has interrupted holds a window of its file mapped.
-      if (pid == ::getpid()) continue;
-      const auto process = Process::open(pid);
-      if (!process) continue;
-      const auto mappings = process->file_mappings();
-      const auto status = process->status();
-      if (!mappings || !status) continue;
-      pass.statuses.push_back(*status);
-      ino_t last = 0;
-      for (const FileMapping& mapping : *mappings) {
-        if (std::exchange(last, mapping.inode) == mapping.inode || !parts_.mounts->contains(mapping.device))
-          continue;
-        pass.mappers->emplace(mapping.inode, Pass::Mapper{.at = {.pid = pid, .mapping = mapping},
-                                                          .process = pass.statuses.size() - 1});
-      }
+/// Enters who maps which file. A user's processes may map one file any number of times: of each a few are
+/// entered, and where there are too many files, not all are.
+void Enforcer::find_mappers(Pass& pass) {
+  pass.mappers.emplace();
+  if (const auto refreshed = parts_.mounts->refresh(); !refreshed) report_error(refreshed.error());
+  for (const pid_t pid : list_processes().value_or(std::vector<pid_t>())) {
+    run_urgent(pass.priority);
+    // An enforcement that this one has interrupted holds a window of its file mapped.
+    if (pid == ::getpid()) continue;
+    const auto process = Process::open(pid);
+    if (!process) continue;
+    const auto mappings = process->file_mappings();
+    const auto status = process->status();
+    if (!mappings || !status) continue;
+    pass.statuses.push_back(*status);
+    for (const FileMapping& mapping : *mappings) {
+      if (parts_.mounts->contains(mapping.device)) enter_mapper({.pid = pid, .mapping = mapping}, pass);
     }
   }
+}
+
+void Enforcer::enter_mapper(const MappedAt& at, Pass& pass) const {
+  const auto [first, end] = pass.mappers->equal_range(at.mapping.inode);
+  const auto is_same_file = [&](const auto& entry) {
+    return entry.second.at.mapping.device == at.mapping.device;
+  };
+  // Of a process that maps two files with one number the first counts.
+  if (std::any_of(first, end,
+                  [&](const auto& entry) { return entry.second.at.pid == at.pid && is_same_file(entry); }))
+    return;
+  if (parts_.mounts->numbers_are_unique(at.mapping.device) &&
+      std::count_if(first, end, is_same_file) >= most_mappers_of_file)
+    return;
+  if (pass.mappers->size() >= most_mappers || std::distance(first, end) >= most_mappers_of_inode) {
+    pass.has_all_mappers = false;
+    return;
+  }
+  pass.mappers->emplace(at.mapping.inode, Pass::Mapper{.at = at, .process = pass.statuses.size() - 1});
+}
+
+/// Does this process map the file there? Then it is its job's.
+bool Enforcer::is_mapped_by(Subject& subject, const MappedAt& at, const ProcessStatus& status) {
+  const auto process = Process::open(at.pid);
+  if (!process) return false;
+  const auto file = process->open_mapped(at.mapping);
+  if (!file) return false;
+  const auto info = file_info(file->get());
+  if (!info || info->key != subject.info.key) return false;
+  subject.mapped = at;
+  subject.uid = status.uid;
+  subject.allowed = status.allowed_nodes;
+  return true;
+}
+
+/// Whose job maps the file, if anyone's.
+bool Enforcer::find_job(Subject& subject, Pass& pass) {
+  if (!pass.mappers) find_mappers(pass);
   const auto [first, end] = pass.mappers->equal_range(subject.info.key.inode);
-  for (auto entry = first; entry != end; ++entry) {
-    const auto process = Process::open(entry->second.at.pid);
-    if (!process) continue;
-    const auto file = process->open_mapped(entry->second.at.mapping);
-    if (!file) continue;
-    const auto info = file_info(file->get());
-    if (!info || info->key != subject.info.key) continue;
-    const ProcessStatus& status = pass.statuses[entry->second.process];
-    subject.mapped = entry->second.at;
-    subject.uid = status.uid;
-    subject.allowed = status.allowed_nodes;
-    return true;
+  for (auto entry = first; entry != end; ++entry)
+    if (is_mapped_by(subject, entry->second.at, pass.statuses[entry->second.process])) return true;
+  if (pass.has_all_mappers || ++pass.searches > most_searches) return false;
+  // It may be one of those that were not entered.
+  const std::unordered_set<ino_t> inodes{subject.info.key.inode};
+  for (const pid_t pid : list_processes().value_or(std::vector<pid_t>())) {
+    run_urgent(pass.priority);
+    std::unordered_multimap<ino_t, MappedAt> mappers;
+    add_mappers(pid, inodes, mappers);
+    if (mappers.empty()) continue;
+    const auto process = Process::open(pid);
+    const auto status = process ? process->status() : tl::unexpected(process.error());
+    if (!status) continue;
+    for (const auto& [inode, at] : mappers)
+      if (is_mapped_by(subject, at, *status)) return true;
   }
   return false;
 }
@@ -1188,6 +1292,7 @@ Result<std::vector<JobInfo>> Enforcer::jobs() {
                 !seen.insert({mapping.device, mapping.inode}).second) {
               continue;
             }
+            run_urgent(Priority::request);
             const auto file = process->open_mapped(mapping);
             if (!file) continue;
             Subject subject{.fd = file->get(),

@@ -32,6 +32,7 @@
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 namespace fpolicy::policyd {
@@ -135,8 +136,10 @@ class Enforcer {
   void run_urgent(Priority than);
   /// Between two files: does what is more urgent. False when policyd stops.
   bool breathe(Priority priority);
+  bool go_on(Pass& pass);
 
   void job_moved(const CgroupChange& change);
+  void look_at_moved(const CgroupChange& change);
   void all_jobs(Pass& pass);
   void catalogue(Pass& pass);
   void correct_catalogue(int fd, const std::string& path);
@@ -144,6 +147,7 @@ class Enforcer {
   /// Gives the file that has this path now the tag that root had set there. False where there was nothing to
   /// give, or it may not be.
   bool carry_over(const std::string& path);
+  bool carry_over_once(const Subject& subject);
   void appeared();
   void sweep();
   void retry(const FileKey& key);
@@ -156,6 +160,9 @@ class Enforcer {
   void open_file(int fd, const std::string& path, const std::optional<Asker>& asker, Pass& pass,
                  bool is_asked_for);
 
+  void find_mappers(Pass& pass);
+  void enter_mapper(const MappedAt& at, Pass& pass) const;
+  static bool is_mapped_by(Subject& subject, const MappedAt& at, const ProcessStatus& status);
   bool find_job(Subject& subject, Pass& pass);
   [[nodiscard]] static bool inspect(Subject& subject);
   /// A file that was met before, open again at `fd`.
@@ -195,11 +202,13 @@ class Enforcer {
   Stays stays_;
   DirectoryWatch directories_;
   CarryOver carry_over_;
+  /// Files without a tag of their own whose path the catalogue was asked for: ctime and path then.
+  std::unordered_map<FileKey, std::pair<std::int64_t, std::string>, FileKeyHash> asked_;
   PolicyCache cache_;
   std::vector<Frame*> frames_;  ///< enforcements under way, the innermost last
   std::unordered_map<std::string, std::uint64_t> moves_of_;
   Work::Clock::time_point lookups_since_;
-  bool descending_ = false;  ///< visiting the cgroups below a moved one, where other moves come first
+  bool yielding_ = false;  ///< a move is under way in whose pauses other moves are done
   Work::Clock::time_point swept_;
   Work::Clock::duration sweep_took_{};
   std::atomic<Work::Clock::rep> looking_took_{0};

@@ -253,8 +253,8 @@ std::vector<Stay> Guard::choose(const Request& request, Clock::time_point until)
   const auto walked = parts_.cgroups->walk(
       change->cgroup, true, [&](const std::string& /*path*/, const std::vector<pid_t>& processes) {
         for (const pid_t pid : processes) {
-          if (Clock::now() > too_late) return is_whole = false;
-          add_mappers(pid, inodes, mappers);
+          is_whole = Clock::now() < too_late && add_mappers(pid, inodes, mappers, too_late);
+          if (!is_whole) return false;
         }
         return true;
       });

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <utility>
 
 namespace fpolicy::policyd {
@@ -19,6 +20,17 @@ constexpr std::size_t most_stays = 16'384;
 /// A file may be reached through any of its mappers; the first may have ended.
 constexpr std::size_t most_mappers = 3;
 
+/// Anybody may map one file any number of times: each process is entered once, and no more of them than are
+/// ever looked at.
+void enter_mapper(pid_t pid, const FileMapping& mapping, std::unordered_multimap<ino_t, MappedAt>& mappers) {
+  const auto [first, end] = mappers.equal_range(mapping.inode);
+  if (static_cast<std::size_t>(std::distance(first, end)) >= most_mappers) return;
+  const bool is_known = std::any_of(first, end, [&](const auto& entry) {
+    return entry.second.pid == pid && entry.second.mapping.device == mapping.device;
+  });
+  if (!is_known) mappers.emplace(mapping.inode, MappedAt{.pid = pid, .mapping = mapping});
+}
+
 }  // namespace
 
 bool pages_stay(const Effective& effective) {
@@ -26,19 +38,20 @@ bool pages_stay(const Effective& effective) {
          (effective.policy->migrate != Migrate::yes || effective.policy->pin);
 }
 
-void add_mappers(pid_t pid, const std::unordered_set<ino_t>& inodes,
-                 std::unordered_multimap<ino_t, MappedAt>& mappers) {
-  if (pid == ::getpid()) return;
+bool add_mappers(pid_t pid, const std::unordered_set<ino_t>& inodes,
+                 std::unordered_multimap<ino_t, MappedAt>& mappers, Work::Clock::time_point until) {
+  if (pid == ::getpid()) return true;
   const auto process = Process::open(pid);
-  if (!process) return;
-  const auto mappings = process->file_mappings();
-  if (!mappings) return;
-  ino_t last = 0;
-  for (const FileMapping& mapping : *mappings) {
-    // The segments of one library lie side by side.
-    if (std::exchange(last, mapping.inode) == mapping.inode || !inodes.contains(mapping.inode)) continue;
-    mappers.emplace(mapping.inode, MappedAt{.pid = pid, .mapping = mapping});
-  }
+  if (!process) return true;
+  bool in_time = true;
+  unsigned count = 0;
+  const auto read = process->each_file_mapping([&](const FileMapping& mapping) {
+    if (inodes.contains(mapping.inode)) enter_mapper(pid, mapping, mappers);
+    constexpr unsigned between_looks = 256;
+    if (++count % between_looks == 0) in_time = Work::Clock::now() < until;
+    return in_time;
+  });
+  return in_time || !read;
 }
 
 Result<Fd> reopen(const Stay& stay) {

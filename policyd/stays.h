@@ -4,6 +4,7 @@
 
 #include "known_files.h"
 #include "open_watch.h"
+#include "work_queue.h"
 
 #include <fpolicy/fd.h>
 #include <fpolicy/resolver.h>
@@ -30,10 +31,11 @@ struct Stay {
   std::vector<MappedAt> mappers;  ///< some that mapped it when last looked
 };
 
-/// Enters which of these inode numbers a process maps, and where. Nothing of one that has ended, and of our
-/// own process.
-void add_mappers(pid_t pid, const std::unordered_set<ino_t>& inodes,
-                 std::unordered_multimap<ino_t, MappedAt>& mappers);
+/// Enters which of these inode numbers a process maps, and where: of each number what a few map. Nothing of
+/// one that has ended, and of our own process. False where it had to stop at `until`.
+bool add_mappers(pid_t pid, const std::unordered_set<ino_t>& inodes,
+                 std::unordered_multimap<ino_t, MappedAt>& mappers,
+                 Work::Clock::time_point until = Work::Clock::time_point::max());
 
 /// The very file, whatever has its path by now, as an O_PATH descriptor. Error: ENOENT where it is nowhere to
 /// be found.

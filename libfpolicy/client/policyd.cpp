@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 namespace fpolicy::client {
 namespace {
@@ -96,7 +97,8 @@ void ChangeNotice::send() {
 
 Status ChangeNotice::finish() {
   if (!batch_.empty()) send();
-  return first_error_;
+  // Not a copy: tl::expected ends the program where there is no memory for it.
+  return std::move(first_error_);
 }
 
 Result<SetOutcome> TagRequests::request(int fd, std::string_view path, Space space,

@@ -413,7 +413,8 @@ class Migration {
       const NodeSet there = NodePairing(options_.from, options_.to).target(mems) & options_.to;
       return there.empty() ? options_.to : there;
     });
-    return narrowed ? look_at_forced() : narrowed;
+    if (!narrowed) return narrowed;
+    return look_at_forced();
   }
 
   /// Where the kernel has taken pages that were to stay.

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <mutex>
 #include <set>
@@ -93,6 +94,7 @@ class SqliteDatabase final : public Database {
   struct DeviceAnswer {
     bool carries = false;
     Clock::time_point until;
+    std::uint64_t own_commits = 0;  ///< until then: what one has set oneself is there at once
   };
 
   // With mutex_ held:
@@ -113,7 +115,7 @@ class SqliteDatabase final : public Database {
   Connection connection_;  ///< not open: a missing file, read only
   Statement find_, page_, carried_statement_, add_filesystem_, filesystem_, put_, erase_, erase_unchanged_,
       release_path_, version_;
-  std::uint64_t own_commits_ = 0;  ///< PRAGMA data_version leaves them out
+  std::atomic<std::uint64_t> own_commits_{0};  ///< PRAGMA data_version leaves them out
   std::optional<std::uint64_t> carried_version_;
   std::set<std::string, std::less<>> carried_;
 
@@ -193,10 +195,13 @@ Result<std::optional<TagRecord>> SqliteDatabase::find_identity(const FileIdentit
 
 Result<bool> SqliteDatabase::carries_tags(const FileRef& file) {
   const auto now = Clock::now();
+  const std::uint64_t own_commits = own_commits_;
   if (file.device != 0) {
     const std::shared_lock lock(device_mutex_);
     const auto answer = device_answers_.find(file.device);
-    if (answer != device_answers_.end() && now < answer->second.until) return answer->second.carries;
+    if (answer != device_answers_.end() && now < answer->second.until &&
+        answer->second.own_commits == own_commits)
+      return answer->second.carries;
   }
   bool any = false;
   {
@@ -216,7 +221,7 @@ Result<bool> SqliteDatabase::carries_tags(const FileRef& file) {
   }
   if (file.device != 0) {
     const std::lock_guard lock(device_mutex_);
-    device_answers_[file.device] = {carries, now + device_answer_lasts};
+    device_answers_[file.device] = {carries, now + device_answer_lasts, own_commits};
   }
   return carries;
 }

@@ -72,7 +72,7 @@ Schema schema_of(Connection& connection, std::vector<std::string>& faults) {
 Status compare_schema(Connection& connection, std::vector<std::string>& faults) {
   auto fresh = Connection::open(":memory:", Connection::Access::read_write);
   if (!fresh) return tl::unexpected(fresh.error());
-  if (const auto made = store::migrate(*fresh, store::migrations()); !made) return made;
+  if (auto made = store::migrate(*fresh, store::migrations()); !made) return made;
   const Schema wanted = schema_of(*fresh, faults);
   const Schema found = schema_of(connection, faults);
   for (const auto& entry : wanted)

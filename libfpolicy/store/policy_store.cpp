@@ -13,6 +13,7 @@
 #include <array>
 #include <chrono>
 #include <mutex>
+#include <new>
 #include <utility>
 
 namespace fpolicy {
@@ -102,11 +103,15 @@ const Result<Written>& written(const Policy& policy) {
   thread_local Policy last;
   thread_local Result<Written> answer = fail(EINVAL, "");
   if (answer && last == policy) return answer;
+  // Both or, when memory is short, neither: moving takes none.
+  Policy copy = policy;
+  Result<Written> fresh;
   if (const auto valid = validate_policy(policy); !valid)
-    answer = tl::unexpected(valid.error());
+    fresh = tl::unexpected(valid.error());
   else
-    answer = Written{format_policy(policy), format_xattr_value(policy)};
-  last = policy;
+    fresh = Written{format_policy(policy), format_xattr_value(policy)};
+  answer = std::move(fresh);
+  last = std::move(copy);
   return answer;
 }
 
@@ -304,7 +309,8 @@ void PolicyStore::Impl::push(Change change) {
   if (writing) write_batch();
 }
 
-/// With write_mutex held.
+/// With write_mutex held. What an exception interrupts is dropped: a tag that the database carries is then as
+/// it was, and never changes later behind the back of a caller who was told that it did not.
 void PolicyStore::Impl::write_batch() {
   std::vector<Change> batch;
   {
@@ -328,7 +334,11 @@ PolicyStore::PolicyStore(RecordStore* records, Identifier* identifier, sys::Xatt
     : impl_(std::make_unique<Impl>(records, identifier, xattrs)) {}
 
 PolicyStore::~PolicyStore() {
-  static_cast<void>(flush());
+  try {
+    static_cast<void>(flush());
+  } catch (const std::bad_alloc&) {  // NOLINT(bugprone-empty-catch)
+    // Whoever wants to know flushes before.
+  }
 }
 
 Result<std::optional<Tag>> PolicyStore::get(const FileRef& file, Space space) {
@@ -522,7 +532,7 @@ Result<bool> PolicyStore::Impl::apply(const FileRef& file, const struct statx& s
     return fail(EPERM, fmt::format("{}: system tags need CAP_SYS_ADMIN (root)", object_of(file)));
   if (found.correction == Correction::moved_to_database && !parse_policy(known->policy)) return false;
   if (found.correction == Correction::moved_to_xattr) {
-    const auto moved = move_to_xattr(file, status, *known, options.dry_run);
+    auto moved = move_to_xattr(file, status, *known, options.dry_run);
     if (!moved || !*moved) return moved;
   }
   if (options.dry_run) return true;

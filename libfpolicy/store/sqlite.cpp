@@ -229,7 +229,7 @@ Transaction::~Transaction() {
 }
 
 Status Transaction::commit() {
-  const auto done = connection_->execute("COMMIT");
+  auto done = connection_->execute("COMMIT");
   if (done) connection_ = nullptr;
   return done;
 }

@@ -15,6 +15,7 @@
 #include <array>
 #include <charconv>
 #include <climits>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -144,12 +145,13 @@ auto vmas_into(std::vector<Vma>& vmas) {
   };
 }
 
-/// Nothing where the kernel has no such query.
-Result<std::optional<std::vector<FileMapping>>> query_mappings(int maps) {
-  std::vector<FileMapping> mappings;
+using TakeMapping = std::function<bool(const FileMapping&)>;
+
+/// False where the kernel has no such query.
+Result<bool> query_mappings(int maps, const TakeMapping& take) {
   ProcmapQuery query;
   std::uint64_t address = 0;
-  while (mappings.size() < Process::max_mappings) {
+  while (true) {
     query = {};
     query.size = sizeof query;
     query.query_flags = covering_or_next_vma | file_backed_vma;
@@ -159,17 +161,18 @@ Result<std::optional<std::vector<FileMapping>>> query_mappings(int maps) {
       if (errno == ENOENT) break;  // no more mappings
       // A kernel thread or a process that has ended has no memory.
       if (errno == ESRCH) break;
-      if (errno == ENOTTY) return std::nullopt;
+      if (errno == ENOTTY) return false;
       return fail_errno("ioctl", "PROCMAP_QUERY");
     }
-    mappings.push_back({.start = query.vma_start,
-                        .end = query.vma_end,
-                        .device = makedev(query.dev_major, query.dev_minor),
-                        .inode = query.inode});
+    if (!take({.start = query.vma_start,
+               .end = query.vma_end,
+               .device = makedev(query.dev_major, query.dev_minor),
+               .inode = query.inode}))
+      break;
     if (query.vma_end <= address) break;
     address = query.vma_end;
   }
-  return mappings;
+  return true;
 }
 
 /// Gives each line to `take` until `full`.
@@ -305,15 +308,26 @@ Result<bool> Process::belongs_to(uid_t uid) const {
   return maps.st_uid == uid;
 }
 
-Result<std::vector<FileMapping>> Process::file_mappings() const {
+Status Process::each_file_mapping(const std::function<bool(const FileMapping&)>& take) const {
   const Fd maps(::openat(directory_.get(), "maps", O_RDONLY | O_CLOEXEC));
   if (!maps) return fail_errno("open", fmt::format("/proc/{}/maps", pid_), errno == ENOENT ? ESRCH : errno);
-  auto queried = query_mappings(maps.get());
+  const auto queried = query_mappings(maps.get(), take);
   if (!queried) return tl::unexpected(queried.error());
-  if (std::optional<std::vector<FileMapping>> mappings = std::move(*queried)) return std::move(*mappings);
+  if (*queried) return {};
+  bool go_on = true;
+  const auto take_line = [&](const Line& line) {
+    if (line.inode != 0 && go_on)
+      go_on = take({.start = line.start, .end = line.end, .device = line.device, .inode = line.inode});
+  };
+  return read_lines(maps.get(), take_line, [&] { return !go_on; });
+}
+
+Result<std::vector<FileMapping>> Process::file_mappings() const {
   std::vector<FileMapping> mappings;
-  const auto read =
-      read_lines(maps.get(), files_into(mappings), [&] { return mappings.size() >= max_mappings; });
+  const auto read = each_file_mapping([&](const FileMapping& mapping) {
+    mappings.push_back(mapping);
+    return mappings.size() < max_mappings;
+  });
   if (!read) return tl::unexpected(read.error());
   return mappings;
 }

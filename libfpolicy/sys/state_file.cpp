@@ -60,7 +60,8 @@ Status publish_file(const std::string& temporary, const std::string& path) {
   // link(2), unlike rename(2), never replaces what another process has published meanwhile.
   if (::link(temporary.c_str(), path.c_str()) != 0 && errno != EEXIST) result = fail_errno("create", path);
   ::unlink(temporary.c_str());
-  return result ? sync_directory_of(path) : result;
+  if (!result) return result;
+  return sync_directory_of(path);
 }
 
 Status publish_file_as(const std::string& temporary, const std::string& path, bool replace) {
@@ -70,7 +71,8 @@ Status publish_file_as(const std::string& temporary, const std::string& path, bo
   Status result;
   if (code != 0) result = fail_errno("create", path);
   ::unlink(temporary.c_str());
-  return result ? sync_directory_of(path) : result;
+  if (!result) return result;
+  return sync_directory_of(path);
 }
 
 bool on_read_only_filesystem(const std::string& path) {

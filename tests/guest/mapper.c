@@ -24,6 +24,8 @@ static void usage(FILE* out) {
       "  --write N    write into the first N pages of each file's private mapping, so that it copies them\n"
       "  --anon MIB   allocate and write so much anonymous memory\n"
       "  --no-touch   map only\n"
+      "  --pieces N   map the first page of each FILE in turn, N mappings in all\n"
+      "  --many N     each FILE is a directory, in which N files of one page are made and mapped\n"
       "  --mlock      lock all that is mapped\n"
       "  --daemon     go to the background when ready, and print the process id instead of \"ready\"\n",
       out);
@@ -64,8 +66,52 @@ static size_t number(const char* text) {
   return value;
 }
 
+static int open_file(const char* path, off_t* size) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  struct stat st;
+  if (fd < 0 || fstat(fd, &st) < 0) die(path);
+  *size = st.st_size;
+  return fd;
+}
+
+static char* map(const char* path, int fd, size_t size, int protection, int flags) {
+  char* at = mmap(NULL, size, protection, flags, fd, 0);
+  if (at == MAP_FAILED) die(path);
+  return at;
+}
+
+// Neighbours that lie side by side in one file are joined: of one file alone every other mapping is of
+// another kind.
+static void map_pieces(char** paths, size_t count, size_t pieces, int protection) {
+  int fds[16];
+  off_t size;
+  if (count == 0 || count > sizeof fds / sizeof *fds) {
+    fputs("mapper: --pieces: from 1 to 16 FILEs\n", stderr);
+    exit(2);
+  }
+  for (size_t i = 0; i < count; i++) fds[i] = open_file(paths[i], &size);
+  for (size_t i = 0; i < pieces; i++)
+    map(paths[i % count], fds[i % count], page_size, protection, i % 2 == 0 ? MAP_SHARED : MAP_PRIVATE);
+  for (size_t i = 0; i < count; i++) close(fds[i]);
+}
+
+static void map_many(const char* directory, size_t many, int protection, int flags, bool touch) {
+  int where = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (where < 0) die(directory);
+  for (size_t i = 0; i < many; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "%zu", i);
+    int fd = openat(where, name, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0 || ftruncate(fd, (off_t)page_size) < 0) die(name);
+    struct mapping m = {.at = map(name, fd, page_size, protection, flags), .size = page_size};
+    if (touch) read_pages(m);
+    close(fd);
+  }
+  close(where);
+}
+
 int main(int argc, char** argv) {
-  enum { SHARED = 256, PRIVATE, EXEC, WRITE, ANON, TOUCH, NO_TOUCH, MLOCK, DAEMON, HELP };
+  enum { SHARED = 256, PRIVATE, EXEC, WRITE, ANON, TOUCH, NO_TOUCH, PIECES, MANY, MLOCK, DAEMON, HELP };
   static const struct option options[] = {{"shared", no_argument, NULL, SHARED},
                                           {"private", no_argument, NULL, PRIVATE},
                                           {"exec", no_argument, NULL, EXEC},
@@ -73,13 +119,15 @@ int main(int argc, char** argv) {
                                           {"anon", required_argument, NULL, ANON},
                                           {"touch", no_argument, NULL, TOUCH},
                                           {"no-touch", no_argument, NULL, NO_TOUCH},
+                                          {"pieces", required_argument, NULL, PIECES},
+                                          {"many", required_argument, NULL, MANY},
                                           {"mlock", no_argument, NULL, MLOCK},
                                           {"daemon", no_argument, NULL, DAEMON},
                                           {"help", no_argument, NULL, HELP},
                                           {NULL, 0, NULL, 0}};
   int flags = MAP_SHARED, protection = PROT_READ;
   bool touch = true, lock = false, daemon = false;
-  size_t anonymous = 0, written = 0;
+  size_t anonymous = 0, written = 0, pieces = 0, many = 0;
   for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
     switch (option) {
       case SHARED:
@@ -105,6 +153,12 @@ int main(int argc, char** argv) {
         break;
       case NO_TOUCH:
         touch = false;
+        break;
+      case PIECES:
+        pieces = number(optarg);
+        break;
+      case MANY:
+        many = number(optarg);
         break;
       case MLOCK:
         lock = true;
@@ -147,17 +201,19 @@ int main(int argc, char** argv) {
   }
 
   size_t count = (size_t)(argc - optind);
+  if (pieces > 0) map_pieces(argv + optind, count, pieces, protection);
+  for (size_t i = 0; many > 0 && i < count; i++)
+    map_many(argv[optind + (int)i], many, protection, flags, touch);
+  if (pieces > 0 || many > 0) count = 0;
   struct mapping* files = calloc(count + 1, sizeof *files);
   if (files == NULL) die("memory");
   for (size_t i = 0; i < count; i++) {
     const char* path = argv[optind + (int)i];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0) die(path);
-    files[i].size = (size_t)st.st_size;
+    off_t size;
+    int fd = open_file(path, &size);
+    files[i].size = (size_t)size;
     if (files[i].size > 0) {
-      files[i].at = mmap(NULL, files[i].size, protection, flags, fd, 0);
-      if (files[i].at == MAP_FAILED) die(path);
+      files[i].at = map(path, fd, files[i].size, protection, flags);
       if (touch) read_pages(files[i]);
       write_pages(files[i], written * page_size);
     }

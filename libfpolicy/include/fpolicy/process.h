@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -91,8 +92,10 @@ class FPOLICY_API Process {
   /// directory, which are root's where the kernel shows its memory to nobody else (a program with more rights
   /// than the user's, or one that the user may not read; proc(5)).
   [[nodiscard]] Result<bool> belongs_to(uid_t uid) const;
-  /// Empty for kernel threads and zombies. At most max_mappings. Uses PROCMAP_QUERY where the kernel has it
-  /// (6.11).
+  /// Gives the mappings of files to `take`, in order of their addresses, until it says false. None of kernel
+  /// threads and zombies. Uses PROCMAP_QUERY where the kernel has it (6.11).
+  [[nodiscard]] Status each_file_mapping(const std::function<bool(const FileMapping&)>& take) const;
+  /// All of them, but at most max_mappings.
   [[nodiscard]] Result<std::vector<FileMapping>> file_mappings() const;
   /// All mappings, in order of their addresses; at most max_mappings. Empty for kernel threads and zombies.
   [[nodiscard]] Result<std::vector<Vma>> vmas() const;

@@ -69,6 +69,42 @@ case_user_tag_of_a_shared_file_is_not_trusted() {
   getfpolicy --explain /mnt/ext4/t/shared | grep -qi 'trust'
 }
 
+case_user_tag_of_another_user_in_the_job() {
+  start_policyd
+  make_file /mnt/ext4/t/theirs 4 2
+  chown other:other /mnt/ext4/t/theirs
+  make_job t-job 1-3
+  in_job t-job setpriv --reuid=user --regid=user --clear-groups mapper /mnt/ext4/t/theirs
+  within 5 "mapper" grep -q ready /tmp/job.out
+  setfattr -n user.fpolicy -v "1 bind:1" /mnt/ext4/t/theirs
+  echo 1-2 >$cg/t-job/cpuset.mems
+  within 2 "policyd has heard of it" moves 1
+  sleep 1
+  all_on 2 /mnt/ext4/t/theirs 1024
+  # It is whose file it is that counts.
+  chown user:user /mnt/ext4/t/theirs
+  echo 1-3 >$cg/t-job/cpuset.mems
+  within 2 "the job's own user's tag" all_on 1 /mnt/ext4/t/theirs 1024
+}
+moves() { [ "$(policyctl --json status | jq .counters.moves)" -ge "$1" ]; }
+
+# Whose files are the user's in another mount, by root's will, is their owner there, and no more.
+case_forged_tag_in_an_idmapped_mount() {
+  start_policyd
+  make_file /mnt/ext4/t/base/file 4 0
+  mkdir -p /tmp/t/shifted
+  idmapped /mnt/ext4/t/base /tmp/t/shifted 1000 || skip "no idmapped mounts here"
+  equal 1000 "$(stat -c %u /tmp/t/shifted/file)" "owner through the idmapped mount"
+  as_user user setfattr -n security.fpolicy -v "1 bind:1,pin" /tmp/t/shifted/file 2>/dev/null || true
+  expect_status 1 as_user user setfpolicy --system bind:1 /tmp/t/shifted/file
+  expect_status 1 as_user other setfpolicy bind:1 /tmp/t/shifted/file
+  policyctl apply /mnt/ext4/t/base/file /tmp/t/shifted/file
+  all_on 0 /mnt/ext4/t/base/file 1024
+  equal 0 "$(policyctl --json pins | jq '.pins | length')" "pins"
+  equal null "$(queryfpolicy --json /mnt/ext4/t/base/file | jq -c '.files[0].policy')" "policy"
+  umount /tmp/t/shifted
+}
+
 case_user_tag_stays_in_the_jobs_cpuset() {
   start_policyd
   make_file /mnt/ext4/t/mine 4 2

@@ -245,6 +245,7 @@ TEST_F(HostileUsersTest, AUserWhoFlipsTagsAtFullSpeed) {
   }
   expect_service(before + most_of_attackers);
   EXPECT_GT(status("budget_deferrals"), 0U) << "what he may not have waits";
+  EXPECT_EQ(status("rescans"), 1U) << "no change makes policyd look at all jobs, but its own start";
   for (const pid_t child : children) end(child);
   children.clear();
   // Nothing piles up.

@@ -10,8 +10,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <string>
 
@@ -157,6 +162,44 @@ TEST_F(StaysTest, TheVeryFileIsOpenedAgain) {
   const Stay other = make("a");
   EXPECT_FALSE(reopen(a)) << "another file has its path";
   EXPECT_TRUE(reopen(other));
+}
+
+// Anybody may map a file as often as vm.max_map_count allows.
+TEST_F(StaysTest, AProcessThatMapsAFileManyTimesIsEnteredOnce) {
+  constexpr unsigned pieces = 2000;
+  const Stay stay = make("a");
+  const std::string between = directory.write("b", "x");
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+  const Fd told(ends[0]);
+  Fd tells(ends[1]);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const Fd file(::open(stay.path.c_str(), O_RDONLY | O_CLOEXEC));
+    const Fd other(::open(between.c_str(), O_RDONLY | O_CLOEXEC));
+    for (unsigned i = 0; i < pieces; ++i) {
+      const int fd = i % 2 == 0 ? file.get() : other.get();
+      if (::mmap(nullptr, 1, PROT_READ, MAP_PRIVATE, fd, 0) == MAP_FAILED) ::_exit(1);
+    }
+    if (::write(tells.get(), "r", 1) != 1) ::_exit(1);
+    ::pause();
+  }
+  tells.reset();
+  char ready = 0;
+  const bool is_ready = ::read(told.get(), &ready, 1) == 1;
+  const std::unordered_set<ino_t> inodes{stay.key.inode};
+  std::unordered_multimap<ino_t, MappedAt> mappers;
+  const bool is_whole = add_mappers(child, inodes, mappers);
+  std::unordered_multimap<ino_t, MappedAt> none;
+  const bool is_late = !add_mappers(child, inodes, none, Work::Clock::now());
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  ASSERT_TRUE(is_ready);
+  EXPECT_TRUE(is_whole);
+  ASSERT_THAT(mappers, SizeIs(1));
+  EXPECT_EQ(mappers.begin()->second.pid, child);
+  EXPECT_TRUE(is_late) << "it stops in the midst of a process";
 }
 
 }  // namespace

@@ -369,6 +369,26 @@ TEST_F(DatabaseTest, CarriesTagsFollowsOtherConnections) {
   EXPECT_FALSE(*one->carries_tags(file));
 }
 
+// What is known of a device is taken again for a while, but not over what one has written oneself.
+TEST_F(DatabaseTest, CarriesTagsOfADeviceFollowsOwnChanges) {
+  const auto database = open();
+  const std::string name = directory.write("file", "");
+  struct stat status{};
+  ASSERT_EQ(::stat(name.c_str(), &status), 0);
+  FileRef file;
+  file.name = name.c_str();
+  file.device = status.st_dev;
+  TagRecord entry;
+  entry.identity = *identifier.identify(file);
+  entry.policy = "bind:1";
+  entry.carrier = Carrier::database;
+  EXPECT_FALSE(*database->carries_tags(file));
+  ASSERT_TRUE(database->put(std::span(&entry, 1)));
+  EXPECT_TRUE(*database->carries_tags(file));
+  ASSERT_TRUE(database->erase(std::span(&entry, 1)));
+  EXPECT_FALSE(*database->carries_tags(file));
+}
+
 TEST_F(DatabaseTest, ARecordOfAnotherBirthIsStale) {
   const auto database = open();
   const std::string name = directory.write("file", "");
