@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include <deque>
+#include <map>
 #include <unordered_map>
 #include <utility>
 
@@ -24,57 +25,18 @@ constexpr std::string_view alias_word = "alias ";
 using RuleNumber = std::uint32_t;
 using NodeNumber = std::uint32_t;
 
-/// The tree of components. Every pattern ends at one node.
-struct TrieNode {
+/// The tree of components. Every pattern ends at one node. One line of the processor's cache, so that of
+/// many rules each step costs one access to memory, and another where the name is longer than 15 bytes.
+struct alignas(64) TrieNode {
+  std::string name;       ///< the literal component that leads here
+  NodeNumber parent = 0;  ///< where it leads from
   RuleNumber last = 0;  ///< of all rules at this node and under it: nothing to look for if it has been beaten
-  RuleNumber exact = 0;               ///< the path that ends here
-  RuleNumber below = 0;               ///< this path and all below: "/"
-  RuleNumber beneath = 0;             ///< all below, but not this path: "/**"
-  NodeNumber any_depth = 0;           ///< the child for a "**" component, 0 is none
-  std::uint32_t any_depth_index = 0;  ///< of that child among its kind
-  std::unique_ptr<GlobIndex> globs;   ///< children by glob
-  std::unique_ptr<GlobIndex> tails;   ///< rules whose next component reaches across slashes
-};
-
-enum class EdgeKind : std::uint8_t { literal, glob, tail };
-
-/// What leads from a node to the next.
-struct Edge {
-  NodeNumber parent = 0;
-  EdgeKind kind = EdgeKind::literal;
-  std::uint32_t value = 0;  ///< literal and glob: the child node. tail: the position in the node's index
-  std::string text;
-};
-
-class Edges {
- public:
-  [[nodiscard]] const Edge* find(NodeNumber parent, EdgeKind kind, std::string_view text) const {
-    const auto found = position(hash(parent, kind, text), parent, kind, text);
-    return found ? &edges_[*found] : nullptr;
-  }
-  /// That edge, and whether it is new. Valid until the next call.
-  std::pair<Edge*, bool> take(NodeNumber parent, EdgeKind kind, std::string_view text) {
-    const std::uint32_t hashed = hash(parent, kind, text);
-    if (const auto found = position(hashed, parent, kind, text)) return {&edges_[*found], false};
-    index_.insert(hashed, static_cast<std::uint32_t>(edges_.size()));
-    edges_.push_back({parent, kind, 0, std::string(text)});
-    return {&edges_.back(), true};
-  }
-
- private:
-  static std::uint32_t hash(NodeNumber parent, EdgeKind kind, std::string_view text) {
-    return HashIndex::hash(text, std::uint64_t{parent} * 4 + static_cast<std::uint64_t>(kind));
-  }
-  [[nodiscard]] std::optional<std::uint32_t> position(std::uint32_t hashed, NodeNumber parent, EdgeKind kind,
-                                                      std::string_view text) const {
-    return index_.find(hashed, [&](std::uint32_t at) {
-      const Edge& edge = edges_[at];
-      return edge.parent == parent && edge.kind == kind && edge.text == text;
-    });
-  }
-
-  std::vector<Edge> edges_;
-  HashIndex index_;
+  RuleNumber exact = 0;         ///< the path that ends here
+  RuleNumber below = 0;         ///< this path and all below: "/"
+  RuleNumber beneath = 0;       ///< all below, but not this path: "/**"
+  std::uint32_t any_depth = 0;  ///< the place of the child for a "**" component among its kind, from 1
+  std::uint32_t globs = 0;      ///< of the index of children by glob, from 1
+  std::uint32_t tails = 0;      ///< of the index of rules whose next component reaches across slashes, from 1
 };
 
 struct TextHash {
@@ -91,8 +53,12 @@ tl::unexpected<SyntaxError> shifted(std::size_t by, SyntaxError error) {
 
 struct RuleSet::Impl {
   std::vector<TrieNode> nodes = std::vector<TrieNode>(1);
-  Edges edges;
-  std::uint32_t any_depth_nodes = 0;
+  HashIndex children;                 ///< nodes by parent and name
+  std::vector<NodeNumber> any_depth;  ///< nodes, as TrieNode::any_depth counts them
+  std::vector<GlobIndex> globs;       ///< the values are nodes
+  std::vector<GlobIndex> tails;       ///< the values are rules
+  /// What is in an index already, by node and text: the child node, or the position of a tail.
+  std::map<std::pair<NodeNumber, std::string>, std::uint32_t> indexed;
   std::deque<RuleLine> rules;
   std::unordered_map<std::string, std::string, TextHash, std::equal_to<>> aliases;
 
@@ -100,6 +66,12 @@ struct RuleSet::Impl {
   tl::expected<void, SyntaxError> add_alias(std::string_view line);
   tl::expected<void, SyntaxError> insert(const Pattern& pattern, RuleNumber rule);
   NodeNumber new_node();
+  [[nodiscard]] std::optional<NodeNumber> find_child(NodeNumber parent, std::string_view name) const {
+    return children.find(HashIndex::hash(name, parent), [&](NodeNumber number) {
+      return nodes[number].parent == parent && nodes[number].name == name;
+    });
+  }
+  NodeNumber take_child(NodeNumber parent, const std::string& name);
   /// What an alias makes of the path; nothing where there is none for it.
   [[nodiscard]] std::optional<std::string> aliased(std::string_view path) const;
 };
@@ -160,6 +132,29 @@ NodeNumber RuleSet::Impl::new_node() {
   return static_cast<NodeNumber>(nodes.size() - 1);
 }
 
+/// That child, made where it is not there.
+NodeNumber RuleSet::Impl::take_child(NodeNumber parent, const std::string& name) {
+  if (const auto found = find_child(parent, name)) return *found;
+  const NodeNumber child = new_node();
+  nodes[child].parent = parent;
+  nodes[child].name = name;
+  children.insert(HashIndex::hash(name, parent), child);
+  return child;
+}
+
+namespace {
+
+/// The index that `place`, from 1, names; made where there is none yet.
+GlobIndex& take_index(std::vector<GlobIndex>& indexes, std::uint32_t& place) {
+  if (place == 0) {
+    indexes.emplace_back();
+    place = static_cast<std::uint32_t>(indexes.size());
+  }
+  return indexes[place - 1];
+}
+
+}  // namespace
+
 tl::expected<void, SyntaxError> RuleSet::Impl::insert(const Pattern& pattern, RuleNumber rule) {
   const auto offset_of = [&](const PatternComponent& component) {
     return static_cast<std::size_t>(component.text.data() - pattern.text.data());
@@ -176,22 +171,18 @@ tl::expected<void, SyntaxError> RuleSet::Impl::insert(const Pattern& pattern, Ru
     const bool is_last = i + 1 == pattern.components.size();
     NodeNumber child = 0;
     switch (component.kind) {
-      case PatternComponent::Kind::literal: {
-        const auto [edge, is_new] = edges.take(at, EdgeKind::literal, component.literal);
-        if (is_new) edge->value = new_node();
-        child = edge->value;
+      case PatternComponent::Kind::literal:
+        child = take_child(at, component.literal);
         break;
-      }
       case PatternComponent::Kind::glob: {
-        const auto [edge, is_new] = edges.take(at, EdgeKind::glob, component.text);
+        const auto [known, is_new] = indexed.try_emplace({at, std::string(component.text)}, 0);
         if (is_new) {
           Glob glob = Glob::component(pattern, i);
           if (!glob.fits()) return too_long(component);
-          edge->value = new_node();
-          if (!nodes[at].globs) nodes[at].globs = std::make_unique<GlobIndex>();
-          nodes[at].globs->add(std::move(glob), edge->value);
+          known->second = new_node();
+          take_index(globs, nodes[at].globs).add(std::move(glob), known->second);
         }
-        child = edge->value;
+        child = known->second;
         break;
       }
       case PatternComponent::Kind::globstar:
@@ -200,22 +191,21 @@ tl::expected<void, SyntaxError> RuleSet::Impl::insert(const Pattern& pattern, Ru
           return {};
         }
         if (nodes[at].any_depth == 0) {
-          child = new_node();
-          nodes[at].any_depth = child;
-          nodes[at].any_depth_index = any_depth_nodes++;
+          any_depth.push_back(new_node());
+          nodes[at].any_depth = static_cast<std::uint32_t>(any_depth.size());
         }
-        child = nodes[at].any_depth;
+        child = any_depth[nodes[at].any_depth - 1];
         break;
       case PatternComponent::Kind::crossing: {
         const std::string_view text = pattern.text.substr(offset_of(component));
-        const auto [edge, is_new] = edges.take(at, EdgeKind::tail, text);
-        if (!nodes[at].tails) nodes[at].tails = std::make_unique<GlobIndex>();
+        const auto [known, is_new] = indexed.try_emplace({at, std::string(text)}, 0);
+        GlobIndex& index = take_index(tails, nodes[at].tails);
         if (is_new) {
           Glob glob = Glob::tail(pattern, i);
           if (!glob.fits()) return too_long(component);
-          edge->value = nodes[at].tails->add(std::move(glob), rule);
+          known->second = index.add(std::move(glob), rule);
         } else {
-          nodes[at].tails->set_value(edge->value, rule);
+          index.set_value(known->second, rule);
         }
         return {};
       }
@@ -262,7 +252,7 @@ RuleMatch RuleSet::match(std::string_view path) const {
   std::vector<NodeNumber> now{0};
   std::vector<NodeNumber> next;
   std::vector<NodeNumber> staying;
-  std::vector<bool> reached(set.any_depth_nodes);
+  std::vector<bool> reached(set.any_depth.size());
   for (;;) {
     // What follows the nodes in `now`: "/NAME/..." or nothing.
     const bool more = !path.empty();
@@ -273,25 +263,27 @@ RuleMatch RuleSet::match(std::string_view path) const {
       const TrieNode& node = set.nodes[number];
       if (node.last <= best) continue;
       take(node.below);
-      if (node.any_depth != 0 && !reached[node.any_depth_index]) {
-        reached[node.any_depth_index] = true;
-        staying.push_back(node.any_depth);
-        now.push_back(node.any_depth);
+      if (more) take(node.beneath);
+      // Most often this node's own rule is the last of it.
+      if (node.last <= best) continue;
+      if (node.any_depth != 0 && !reached[node.any_depth - 1]) {
+        reached[node.any_depth - 1] = true;
+        const NodeNumber deeper = set.any_depth[node.any_depth - 1];
+        staying.push_back(deeper);
+        now.push_back(deeper);
       }
       if (!more) {
         take(node.exact);
         continue;
       }
-      take(node.beneath);
-      if (node.tails) {
-        node.tails->for_matches(rest, [&](RuleNumber rule) { return rule > best; }, take);
+      if (node.tails != 0) {
+        set.tails[node.tails - 1].for_matches(rest, [&](RuleNumber rule) { return rule > best; }, take);
       }
-      const Edge* const child = set.edges.find(number, EdgeKind::literal, name);
-      if (child != nullptr) next.push_back(child->value);
-      if (node.globs) {
-        node.globs->for_matches(
-            name, [&](NodeNumber glob_child) { return set.nodes[glob_child].last > best; },
-            [&](NodeNumber glob_child) { next.push_back(glob_child); });
+      if (const auto child = set.find_child(number, name)) next.push_back(*child);
+      if (node.globs != 0) {
+        set.globs[node.globs - 1].for_matches(
+            name, [&](NodeNumber child) { return set.nodes[child].last > best; },
+            [&](NodeNumber child) { next.push_back(child); });
       }
     }
     if (!more) break;
