@@ -25,18 +25,31 @@ constexpr std::string_view alias_word = "alias ";
 using RuleNumber = std::uint32_t;
 using NodeNumber = std::uint32_t;
 
+/// A bit for the length of a name; one in 64 of the others has the same.
+std::uint64_t length_bit(std::string_view name) {
+  return std::uint64_t{1} << (name.size() % 64);
+}
+
 /// The tree of components. Every pattern ends at one node. One line of the processor's cache, so that of
 /// many rules each step costs one access to memory, and another where the name is longer than 15 bytes.
 struct alignas(64) TrieNode {
-  std::string name;       ///< the literal component that leads here
-  NodeNumber parent = 0;  ///< where it leads from
+  std::string name;  ///< the literal component that leads here
+  std::uint64_t name_lengths =
+      0;                  ///< of its children by literal: most names that have none are not looked up
+  NodeNumber parent = 0;  ///< where `name` leads from
   RuleNumber last = 0;  ///< of all rules at this node and under it: nothing to look for if it has been beaten
-  RuleNumber exact = 0;         ///< the path that ends here
-  RuleNumber below = 0;         ///< this path and all below: "/"
-  RuleNumber beneath = 0;       ///< all below, but not this path: "/**"
-  std::uint32_t any_depth = 0;  ///< the place of the child for a "**" component among its kind, from 1
-  std::uint32_t globs = 0;      ///< of the index of children by glob, from 1
-  std::uint32_t tails = 0;      ///< of the index of rules whose next component reaches across slashes, from 1
+  RuleNumber exact = 0;        ///< the path that ends here
+  RuleNumber below = 0;        ///< this path and all below: "/"
+  RuleNumber beneath = 0;      ///< all below, but not this path: "/**"
+  std::uint32_t patterns = 0;  ///< the place of its Patterns, from 1; 0 is none
+};
+
+/// What leads on from a node other than by a literal.
+struct Patterns {
+  GlobIndex globs;                    ///< child nodes
+  GlobIndex tails;                    ///< rules whose next component reaches across slashes
+  NodeNumber any_depth = 0;           ///< the child for a "**" component, 0 is none
+  std::uint32_t any_depth_index = 0;  ///< of that child among its kind
 };
 
 struct TextHash {
@@ -53,10 +66,9 @@ tl::unexpected<SyntaxError> shifted(std::size_t by, SyntaxError error) {
 
 struct RuleSet::Impl {
   std::vector<TrieNode> nodes = std::vector<TrieNode>(1);
-  HashIndex children;                 ///< nodes by parent and name
-  std::vector<NodeNumber> any_depth;  ///< nodes, as TrieNode::any_depth counts them
-  std::vector<GlobIndex> globs;       ///< the values are nodes
-  std::vector<GlobIndex> tails;       ///< the values are rules
+  HashIndex children;  ///< nodes by parent and name
+  std::vector<Patterns> patterns;
+  std::uint32_t any_depth_nodes = 0;
   /// What is in an index already, by node and text: the child node, or the position of a tail.
   std::map<std::pair<NodeNumber, std::string>, std::uint32_t> indexed;
   std::deque<RuleLine> rules;
@@ -67,11 +79,13 @@ struct RuleSet::Impl {
   tl::expected<void, SyntaxError> insert(const Pattern& pattern, RuleNumber rule);
   NodeNumber new_node();
   [[nodiscard]] std::optional<NodeNumber> find_child(NodeNumber parent, std::string_view name) const {
+    if ((nodes[parent].name_lengths & length_bit(name)) == 0) return std::nullopt;
     return children.find(HashIndex::hash(name, parent), [&](NodeNumber number) {
       return nodes[number].parent == parent && nodes[number].name == name;
     });
   }
   NodeNumber take_child(NodeNumber parent, const std::string& name);
+  Patterns& take_patterns(NodeNumber node);
   /// What an alias makes of the path; nothing where there is none for it.
   [[nodiscard]] std::optional<std::string> aliased(std::string_view path) const;
 };
@@ -138,22 +152,19 @@ NodeNumber RuleSet::Impl::take_child(NodeNumber parent, const std::string& name)
   const NodeNumber child = new_node();
   nodes[child].parent = parent;
   nodes[child].name = name;
+  nodes[parent].name_lengths |= length_bit(name);
   children.insert(HashIndex::hash(name, parent), child);
   return child;
 }
 
-namespace {
-
-/// The index that `place`, from 1, names; made where there is none yet.
-GlobIndex& take_index(std::vector<GlobIndex>& indexes, std::uint32_t& place) {
-  if (place == 0) {
-    indexes.emplace_back();
-    place = static_cast<std::uint32_t>(indexes.size());
+/// Those of the node, made where there are none yet.
+Patterns& RuleSet::Impl::take_patterns(NodeNumber node) {
+  if (nodes[node].patterns == 0) {
+    patterns.emplace_back();
+    nodes[node].patterns = static_cast<std::uint32_t>(patterns.size());
   }
-  return indexes[place - 1];
+  return patterns[nodes[node].patterns - 1];
 }
-
-}  // namespace
 
 tl::expected<void, SyntaxError> RuleSet::Impl::insert(const Pattern& pattern, RuleNumber rule) {
   const auto offset_of = [&](const PatternComponent& component) {
@@ -180,26 +191,28 @@ tl::expected<void, SyntaxError> RuleSet::Impl::insert(const Pattern& pattern, Ru
           Glob glob = Glob::component(pattern, i);
           if (!glob.fits()) return too_long(component);
           known->second = new_node();
-          take_index(globs, nodes[at].globs).add(std::move(glob), known->second);
+          take_patterns(at).globs.add(std::move(glob), known->second);
         }
         child = known->second;
         break;
       }
-      case PatternComponent::Kind::globstar:
+      case PatternComponent::Kind::globstar: {
         if (is_last) {
           nodes[at].beneath = rule;
           return {};
         }
-        if (nodes[at].any_depth == 0) {
-          any_depth.push_back(new_node());
-          nodes[at].any_depth = static_cast<std::uint32_t>(any_depth.size());
+        Patterns& own = take_patterns(at);
+        if (own.any_depth == 0) {
+          own.any_depth = new_node();
+          own.any_depth_index = any_depth_nodes++;
         }
-        child = any_depth[nodes[at].any_depth - 1];
+        child = own.any_depth;
         break;
+      }
       case PatternComponent::Kind::crossing: {
         const std::string_view text = pattern.text.substr(offset_of(component));
         const auto [known, is_new] = indexed.try_emplace({at, std::string(text)}, 0);
-        GlobIndex& index = take_index(tails, nodes[at].tails);
+        GlobIndex& index = take_patterns(at).tails;
         if (is_new) {
           Glob glob = Glob::tail(pattern, i);
           if (!glob.fits()) return too_long(component);
@@ -252,7 +265,7 @@ RuleMatch RuleSet::match(std::string_view path) const {
   std::vector<NodeNumber> now{0};
   std::vector<NodeNumber> next;
   std::vector<NodeNumber> staying;
-  std::vector<bool> reached(set.any_depth.size());
+  std::vector<bool> reached(set.any_depth_nodes);
   for (;;) {
     // What follows the nodes in `now`: "/NAME/..." or nothing.
     const bool more = !path.empty();
@@ -266,25 +279,22 @@ RuleMatch RuleSet::match(std::string_view path) const {
       if (more) take(node.beneath);
       // Most often this node's own rule is the last of it.
       if (node.last <= best) continue;
-      if (node.any_depth != 0 && !reached[node.any_depth - 1]) {
-        reached[node.any_depth - 1] = true;
-        const NodeNumber deeper = set.any_depth[node.any_depth - 1];
-        staying.push_back(deeper);
-        now.push_back(deeper);
+      const Patterns* const patterns = node.patterns != 0 ? &set.patterns[node.patterns - 1] : nullptr;
+      if (patterns != nullptr && patterns->any_depth != 0 && !reached[patterns->any_depth_index]) {
+        reached[patterns->any_depth_index] = true;
+        staying.push_back(patterns->any_depth);
+        now.push_back(patterns->any_depth);
       }
       if (!more) {
         take(node.exact);
         continue;
       }
-      if (node.tails != 0) {
-        set.tails[node.tails - 1].for_matches(rest, [&](RuleNumber rule) { return rule > best; }, take);
-      }
       if (const auto child = set.find_child(number, name)) next.push_back(*child);
-      if (node.globs != 0) {
-        set.globs[node.globs - 1].for_matches(
-            name, [&](NodeNumber child) { return set.nodes[child].last > best; },
-            [&](NodeNumber child) { next.push_back(child); });
-      }
+      if (patterns == nullptr) continue;
+      patterns->tails.for_matches(rest, [&](RuleNumber rule) { return rule > best; }, take);
+      patterns->globs.for_matches(
+          name, [&](NodeNumber child) { return set.nodes[child].last > best; },
+          [&](NodeNumber child) { next.push_back(child); });
     }
     if (!more) break;
     path.remove_prefix(1 + name.size());
