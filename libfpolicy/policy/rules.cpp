@@ -25,7 +25,7 @@ constexpr std::string_view alias_word = "alias ";
 using RuleNumber = std::uint32_t;
 using NodeNumber = std::uint32_t;
 
-/// A bit for the length of a name; one in 64 of the others has the same.
+/// The length of a name, as one of 64 bits.
 std::uint64_t length_bit(std::string_view name) {
   return std::uint64_t{1} << (name.size() % 64);
 }
@@ -33,10 +33,9 @@ std::uint64_t length_bit(std::string_view name) {
 /// The tree of components. Every pattern ends at one node. One line of the processor's cache, so that of
 /// many rules each step costs one access to memory, and another where the name is longer than 15 bytes.
 struct alignas(64) TrieNode {
-  std::string name;  ///< the literal component that leads here
-  std::uint64_t name_lengths =
-      0;                  ///< of its children by literal: most names that have none are not looked up
-  NodeNumber parent = 0;  ///< where `name` leads from
+  std::string name;                ///< the literal component that leads here
+  std::uint64_t name_lengths = 0;  ///< of its children's: most of other names need no look-up
+  NodeNumber parent = 0;           ///< where `name` leads from
   RuleNumber last = 0;  ///< of all rules at this node and under it: nothing to look for if it has been beaten
   RuleNumber exact = 0;        ///< the path that ends here
   RuleNumber below = 0;        ///< this path and all below: "/"
