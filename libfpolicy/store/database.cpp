@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <mutex>
 #include <set>
@@ -36,6 +37,8 @@ using store::Statement;
 using store::StatementUse;
 using store::Transaction;
 
+// Rows that are passed on the way to a path before it is looked up.
+constexpr int most_steps = 8;
 // How long FileRef::device may answer for the files of a walk.
 constexpr std::chrono::milliseconds device_answer_lasts{50};
 
@@ -69,6 +72,12 @@ Status create(const std::string& path) {
   return done;
 }
 
+/// Is a row of from_path_sql that of another file than this record's, in the same space?
+bool is_of_other(const Statement& row, const TagRecord& record) {
+  return row.integer(1) == (record.space == Space::system ? 0 : 1) &&
+         (row.bytes(2) != record.identity.key || row.bytes(3) != record.identity.filesystem);
+}
+
 class SqliteDatabase final : public Database {
  public:
   SqliteDatabase(std::string path, Access access, Identifier* identifier)
@@ -94,10 +103,24 @@ class SqliteDatabase final : public Database {
     bool carries = false;
     Clock::time_point until;
   };
+  /// While it lives, this process has begun to write: nobody else can, so that what was known then holds.
+  class Writing {
+   public:
+    explicit Writing(SqliteDatabase& database) : database_(database) {
+      database_.writing_since_ = Clock::now();
+    }
+    Writing(const Writing&) = delete;
+    Writing& operator=(const Writing&) = delete;
+    ~Writing() { database_.writing_since_ = Clock::time_point::max(); }
+
+   private:
+    SqliteDatabase& database_;
+  };
 
   // With mutex_ held:
   Result<std::int64_t> filesystem_id(const std::string& name);
   Status put_one(const TagRecord& record, std::int64_t filesystem);
+  Result<std::vector<const TagRecord*>> paths_of_others(std::span<const TagRecord> records);
   Result<std::uint64_t> current_version();
   Status refresh_carried();
 
@@ -112,13 +135,14 @@ class SqliteDatabase final : public Database {
   std::mutex mutex_;       ///< over the connection and what follows
   Connection connection_;  ///< not open: a missing file, read only
   Statement find_, page_, carried_statement_, add_filesystem_, filesystem_, put_, erase_, erase_unchanged_,
-      release_path_, version_;
+      from_path_, release_path_, version_;
   std::uint64_t own_commits_ = 0;  ///< PRAGMA data_version leaves them out
   std::optional<std::uint64_t> carried_version_;
   std::set<std::string, std::less<>> carried_;
 
   std::shared_mutex device_mutex_;
   std::unordered_map<dev_t, DeviceAnswer> device_answers_;
+  std::atomic<Clock::time_point> writing_since_ = Clock::time_point::max();
 };
 
 Status SqliteDatabase::connect() {
@@ -155,7 +179,8 @@ Status SqliteDatabase::connect() {
         std::pair(&carried_statement_, store::carried_sql),
         std::pair(&add_filesystem_, store::add_filesystem_sql),
         std::pair(&filesystem_, store::filesystem_sql), std::pair(&put_, store::put_sql),
-        std::pair(&erase_, store::erase_sql), std::pair(&release_path_, store::release_path_sql),
+        std::pair(&erase_, store::erase_sql), std::pair(&from_path_, store::from_path_sql),
+        std::pair(&release_path_, store::release_path_sql),
         std::pair(&erase_unchanged_, store::erase_unchanged_sql), std::pair(&version_, store::version_sql)})
     if (const auto prepared = prepare(*statement, sql); !prepared) {
       if (sqlite3_errcode(connection_.get()) != SQLITE_ERROR) return context(prepared.error());
@@ -196,7 +221,9 @@ Result<bool> SqliteDatabase::carries_tags(const FileRef& file) {
   if (file.device != 0) {
     const std::shared_lock lock(device_mutex_);
     const auto answer = device_answers_.find(file.device);
-    if (answer != device_answers_.end() && now < answer->second.until) return answer->second.carries;
+    // A batch takes longer than an answer lasts, and holds mutex_.
+    if (answer != device_answers_.end() && std::min(now, writing_since_.load()) < answer->second.until)
+      return answer->second.carries;
   }
   bool any = false;
   {
@@ -299,6 +326,7 @@ Status SqliteDatabase::put(std::span<const TagRecord> records) {
   const std::lock_guard lock(mutex_);
   auto transaction = Transaction::begin(connection_);
   if (!transaction) return context(transaction.error());
+  const Writing writing(*this);
   std::unordered_map<std::string_view, std::int64_t> ids;
   for (const TagRecord* record : sorted) {
     auto id = ids.find(record->identity.filesystem);
@@ -320,6 +348,7 @@ Status SqliteDatabase::erase(std::span<const TagRecord> records) {
   const std::lock_guard lock(mutex_);
   auto transaction = Transaction::begin(connection_);
   if (!transaction) return context(transaction.error());
+  const Writing writing(*this);
   for (const TagRecord& record : records) {
     const StatementUse use(erase_);
     erase_.bind_text(1, record.identity.filesystem);
@@ -332,19 +361,55 @@ Status SqliteDatabase::erase(std::span<const TagRecord> records) {
   return {};
 }
 
+/// Those whose path other files have as well. Asked before anything is changed: most often there are none,
+/// and an UPDATE makes a temporary table before it looks.
+Result<std::vector<const TagRecord*>> SqliteDatabase::paths_of_others(std::span<const TagRecord> records) {
+  std::vector<const TagRecord*> sorted;
+  sorted.reserve(records.size());
+  for (const TagRecord& record : records)
+    if (!record.path.empty()) sorted.push_back(&record);
+  std::sort(sorted.begin(), sorted.end(),
+            [](const TagRecord* a, const TagRecord* b) { return a->path < b->path; });
+  std::vector<const TagRecord*> shared;
+  const StatementUse use(from_path_);
+  Result<bool> row = false;  // is there one to look at?
+  const std::string* sought = nullptr;
+  for (const TagRecord* record : sorted) {
+    // The next file of a walk stands right behind this one: a few steps cost less than a look-up.
+    for (int steps = 0; row && *row && from_path_.bytes(0) < record->path && steps < most_steps; ++steps)
+      row = from_path_.step();
+    const bool behind = row && *row && from_path_.bytes(0) < record->path;
+    // Of one path there may be a record for each space.
+    if (sought == nullptr || behind || *sought == record->path) {
+      from_path_.reset();
+      from_path_.bind_blob(1, record->path);
+      row = from_path_.step();
+    }
+    sought = &record->path;
+    bool others = false;
+    for (; row && *row && from_path_.bytes(0) == record->path; row = from_path_.step())
+      others = others || is_of_other(from_path_, *record);
+    if (!row) return tl::unexpected(row.error());
+    if (others) shared.push_back(record);
+  }
+  return shared;
+}
+
 Status SqliteDatabase::release_paths(std::span<const TagRecord> records) {
   if (!writable()) return fail(EROFS, fmt::format("database {}: opened for reading only", path_));
   const std::lock_guard lock(mutex_);
   auto transaction = Transaction::begin(connection_);
   if (!transaction) return context(transaction.error());
+  const Writing writing(*this);
+  const auto shared = paths_of_others(records);
+  if (!shared) return context(shared.error());
   int released = 0;
-  for (const TagRecord& record : records) {
-    if (record.path.empty()) continue;
+  for (const TagRecord* record : *shared) {
     const StatementUse use(release_path_);
-    release_path_.bind_blob(1, record.path);
-    release_path_.bind(2, record.space == Space::system ? 0 : 1);
-    release_path_.bind_blob(3, record.identity.key);
-    release_path_.bind_text(4, record.identity.filesystem);
+    release_path_.bind_blob(1, record->path);
+    release_path_.bind(2, record->space == Space::system ? 0 : 1);
+    release_path_.bind_blob(3, record->identity.key);
+    release_path_.bind_text(4, record->identity.filesystem);
     if (const auto row = release_path_.step(); !row) return context(row.error());
     released += sqlite3_changes(connection_.get());
   }
@@ -360,6 +425,7 @@ Result<std::vector<TagRecord>> SqliteDatabase::erase_unchanged(
   const std::lock_guard lock(mutex_);
   auto transaction = Transaction::begin(connection_);
   if (!transaction) return context(transaction.error());
+  const Writing writing(*this);
   for (const TagRecord& record : records) {
     if (!still(record)) continue;
     const StatementUse use(erase_unchanged_);
