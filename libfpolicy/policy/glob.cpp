@@ -11,6 +11,7 @@
 #include <bit>
 #include <limits>
 #include <optional>
+#include <utility>
 
 namespace fpolicy {
 namespace {
@@ -239,9 +240,14 @@ Glob::Glob(std::vector<GlobToken> tokens, const std::vector<ByteClass>& classes,
   const auto first = std::find_if_not(tokens.begin(), tokens.end(), is_byte);
   // What lies below a match ends in anything.
   const auto last = below ? tokens.end() : std::find_if_not(tokens.rbegin(), tokens.rend(), is_byte).base();
-  std::for_each(tokens.begin(), first, [&](const GlobToken& token) { prefix_ += token.byte; });
-  std::for_each(last, tokens.end(), [&](const GlobToken& token) { suffix_ += token.byte; });
+  std::for_each(tokens.begin(), first, [&](const GlobToken& token) { ends_ += token.byte; });
+  prefix_size_ = static_cast<std::uint32_t>(ends_.size());
+  std::for_each(last, tokens.end(), [&](const GlobToken& token) { ends_ += token.byte; });
   tokens_.assign(first, last);
+  if (tokens_.size() == 1 && !below_) {
+    if (tokens_[0].kind == Kind::star) middle_ = Middle::star;
+    if (tokens_[0].kind == Kind::globstar) middle_ = Middle::globstar;
+  }
   for (GlobToken& token : tokens_) {
     if (token.kind != Kind::byte_class) continue;
     classes_.push_back(classes[token.byte_class]);
@@ -250,18 +256,15 @@ Glob::Glob(std::vector<GlobToken> tokens, const std::vector<ByteClass>& classes,
 }
 
 bool Glob::matches(std::string_view text) const {
-  return text.size() >= prefix_.size() + suffix_.size() && text.starts_with(prefix_) &&
-         text.ends_with(suffix_) &&
-         matches_middle(text.substr(prefix_.size(), text.size() - prefix_.size() - suffix_.size()));
+  return text.size() >= ends_.size() && text.starts_with(prefix()) && text.ends_with(suffix()) &&
+         matches_middle(text.substr(prefix_size_, text.size() - ends_.size()));
 }
 
 // All positions of the glob that the text read so far can stand at are followed at once, so that no pattern
 // makes it look at a byte of the text more often than the pattern is long.
 bool Glob::matches_middle(std::string_view text) const {
-  if (tokens_.size() == 1 && !below_) {
-    if (tokens_[0].kind == Kind::globstar) return true;
-    if (tokens_[0].kind == Kind::star) return text.find('/') == std::string_view::npos;
-  }
+  if (middle_ == Middle::globstar) return true;
+  if (middle_ == Middle::star) return text.find('/') == std::string_view::npos;
   const std::size_t end = tokens_.size();
   const std::size_t words = end / 64 + 1;
   Positions now;
@@ -320,23 +323,25 @@ bool Glob::matches_middle(std::string_view text) const {
 }
 
 std::uint32_t GlobIndex::add(Glob glob, std::uint32_t value) {
-  const bool at_end = glob.suffix().size() > glob.prefix().size();
-  std::string_view key = at_end ? glob.suffix() : glob.prefix();
-  if (key.size() > max_key) key = at_end ? key.substr(key.size() - max_key) : key.substr(0, max_key);
-  const auto shape = static_cast<std::uint32_t>(
-      std::find_if(shapes_.begin(), shapes_.end(),
-                   [&](const Shape& one) { return one.length == key.size() && one.at_end == at_end; }) -
-      shapes_.begin());
-  if (shape == shapes_.size()) shapes_.push_back({key.size(), at_end});
-  auto group = find_group(key, shape);
-  if (!group) {
-    group = static_cast<std::uint32_t>(groups_.size());
-    index_.insert(HashIndex::hash(key, shape), *group);
-    groups_.push_back({std::string(key), shape, {}});
-  }
+  Shape shape;
+  shape.at_end = glob.suffix().size() > glob.prefix().size();
+  shape.length = std::min((shape.at_end ? glob.suffix() : glob.prefix()).size(), max_key);
+  const auto number = static_cast<std::uint32_t>(std::find_if(shapes_.begin(), shapes_.end(),
+                                                              [&](const Shape& one) {
+                                                                return one.length == shape.length &&
+                                                                       one.at_end == shape.at_end;
+                                                              }) -
+                                                 shapes_.begin());
+  if (number == shapes_.size()) shapes_.push_back(shape);
+  const std::string_view key = shape.key_of(glob);
+  if (!key.empty()) shapes_[number].inner.set(shape.inner_byte(key));
   const auto position = static_cast<std::uint32_t>(entries_.size());
-  groups_[*group].positions.push_back(position);
-  entries_.push_back({std::move(glob), value});
+  std::uint32_t next = 0;
+  if (const auto first = find_first(key, number))
+    next = std::exchange(entries_[*first].next, position + 1);
+  else
+    index_.insert(HashIndex::hash(key, number), position);
+  entries_.push_back({value, number, next, std::move(glob)});
   return position;
 }
 

@@ -71,29 +71,28 @@ class Glob {
   [[nodiscard]] bool matches(std::string_view text) const;
 
   /// What every match starts and ends with.
-  [[nodiscard]] std::string_view prefix() const { return prefix_; }
-  [[nodiscard]] std::string_view suffix() const { return suffix_; }
+  [[nodiscard]] std::string_view prefix() const { return std::string_view(ends_).substr(0, prefix_size_); }
+  [[nodiscard]] std::string_view suffix() const { return std::string_view(ends_).substr(prefix_size_); }
 
  private:
   Glob(std::vector<GlobToken> tokens, const std::vector<ByteClass>& classes, bool below);
   [[nodiscard]] bool matches_middle(std::string_view text) const;
 
-  std::string prefix_;
-  std::vector<GlobToken> tokens_;
-  std::string suffix_;
-  std::vector<ByteClass> classes_;
+  /// What stands between the ends. Of a single "*" or "**" it is known without a look at the tokens.
+  enum class Middle : std::uint8_t { tokens, star, globstar };
+
+  std::string ends_;  ///< prefix and suffix
+  std::uint32_t prefix_size_ = 0;
+  Middle middle_ = Middle::tokens;
   bool below_ = false;
+  std::vector<GlobToken> tokens_;
+  std::vector<ByteClass> classes_;
 };
 
 /// Many globs, each with a number. Those that can match a text are found by their literal prefix or suffix,
 /// whichever says more.
 class GlobIndex {
  public:
-  struct Entry {
-    Glob glob;
-    std::uint32_t value = 0;
-  };
-
   /// Gives the entry's position, for set_value.
   std::uint32_t add(Glob glob, std::uint32_t value);
   void set_value(std::uint32_t position, std::uint32_t value) { entries_[position].value = value; }
@@ -101,14 +100,14 @@ class GlobIndex {
   /// Calls `each` with the values of the globs that match, where `wanted` says that the value is of interest.
   template <class Wanted, class Each>
   void for_matches(std::string_view text, const Wanted& wanted, const Each& each) const {
-    for (std::uint32_t shape = 0; shape < shapes_.size(); ++shape) {
-      const auto& [length, at_end] = shapes_[shape];
-      if (length > text.size()) continue;
-      const std::string_view key = text.substr(at_end ? text.size() - length : 0, length);
-      const auto found = find_group(key, shape);
-      if (!found) continue;
-      for (const std::uint32_t position : groups_[*found].positions) {
-        const Entry& entry = entries_[position];
+    for (std::uint32_t number = 0; number < shapes_.size(); ++number) {
+      const Shape& shape = shapes_[number];
+      if (shape.length > text.size()) continue;
+      const std::string_view key = shape.of(text);
+      if (!shape.can_be(key)) continue;
+      const auto first = find_first(key, number);
+      for (std::uint32_t next = first ? *first + 1 : 0; next != 0; next = entries_[next - 1].next) {
+        const Entry& entry = entries_[next - 1];
         if (wanted(entry.value) && entry.glob.matches(text)) each(entry.value);
       }
     }
@@ -122,24 +121,41 @@ class GlobIndex {
   struct Shape {
     std::size_t length = 0;
     bool at_end = false;
+    /// What keys have at their inner end: names that count their parts ("part9.so", "part10.so") make a shape
+    /// for each number of digits, and this keeps all but one of them from being looked up.
+    ByteClass inner;
+
+    [[nodiscard]] std::string_view of(std::string_view text) const {
+      return text.substr(at_end ? text.size() - length : 0, length);
+    }
+    [[nodiscard]] std::string_view key_of(const Glob& glob) const {
+      return of(at_end ? glob.suffix() : glob.prefix());
+    }
+    [[nodiscard]] std::size_t inner_byte(std::string_view key) const {
+      return static_cast<unsigned char>(at_end ? key.front() : key.back());
+    }
+    [[nodiscard]] bool can_be(std::string_view key) const { return key.empty() || inner[inner_byte(key)]; }
   };
-  /// The globs of one key.
-  struct Group {
-    std::string key;
+  /// A glob, in a chain with those of the same key. What most texts need lies in one line of the processor's
+  /// cache.
+  struct alignas(64) Entry {
+    std::uint32_t value = 0;
     std::uint32_t shape = 0;
-    std::vector<std::uint32_t> positions;
+    std::uint32_t next = 0;  ///< its position and 1; 0 is none
+    Glob glob;
   };
 
-  [[nodiscard]] std::optional<std::uint32_t> find_group(std::string_view key, std::uint32_t shape) const {
-    return index_.find(HashIndex::hash(key, shape), [&](std::uint32_t group) {
-      return groups_[group].shape == shape && groups_[group].key == key;
+  /// The first of the chain.
+  [[nodiscard]] std::optional<std::uint32_t> find_first(std::string_view key, std::uint32_t shape) const {
+    return index_.find(HashIndex::hash(key, shape), [&](std::uint32_t position) {
+      const Entry& entry = entries_[position];
+      return entry.shape == shape && shapes_[shape].key_of(entry.glob) == key;
     });
   }
 
   std::vector<Entry> entries_;
   std::vector<Shape> shapes_;
-  std::vector<Group> groups_;
-  HashIndex index_;  ///< groups
+  HashIndex index_;  ///< the first entry of each chain
 };
 
 }  // namespace fpolicy

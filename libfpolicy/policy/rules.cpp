@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include <deque>
+#include <map>
 #include <unordered_map>
 #include <utility>
 
@@ -24,57 +25,30 @@ constexpr std::string_view alias_word = "alias ";
 using RuleNumber = std::uint32_t;
 using NodeNumber = std::uint32_t;
 
-/// The tree of components. Every pattern ends at one node.
-struct TrieNode {
+/// The length of a name, as one of 64 bits.
+std::uint64_t length_bit(std::string_view name) {
+  return std::uint64_t{1} << (name.size() % 64);
+}
+
+/// The tree of components. Every pattern ends at one node. One line of the processor's cache, so that of
+/// many rules each step costs one access to memory, and another where the name is longer than 15 bytes.
+struct alignas(64) TrieNode {
+  std::string name;                ///< the literal component that leads here
+  std::uint64_t name_lengths = 0;  ///< of its children's: most of other names need no look-up
+  NodeNumber parent = 0;           ///< where `name` leads from
   RuleNumber last = 0;  ///< of all rules at this node and under it: nothing to look for if it has been beaten
-  RuleNumber exact = 0;               ///< the path that ends here
-  RuleNumber below = 0;               ///< this path and all below: "/"
-  RuleNumber beneath = 0;             ///< all below, but not this path: "/**"
+  RuleNumber exact = 0;        ///< the path that ends here
+  RuleNumber below = 0;        ///< this path and all below: "/"
+  RuleNumber beneath = 0;      ///< all below, but not this path: "/**"
+  std::uint32_t patterns = 0;  ///< the place of its Patterns, from 1; 0 is none
+};
+
+/// What leads on from a node other than by a literal.
+struct Patterns {
+  GlobIndex globs;                    ///< child nodes
+  GlobIndex tails;                    ///< rules whose next component reaches across slashes
   NodeNumber any_depth = 0;           ///< the child for a "**" component, 0 is none
   std::uint32_t any_depth_index = 0;  ///< of that child among its kind
-  std::unique_ptr<GlobIndex> globs;   ///< children by glob
-  std::unique_ptr<GlobIndex> tails;   ///< rules whose next component reaches across slashes
-};
-
-enum class EdgeKind : std::uint8_t { literal, glob, tail };
-
-/// What leads from a node to the next.
-struct Edge {
-  NodeNumber parent = 0;
-  EdgeKind kind = EdgeKind::literal;
-  std::uint32_t value = 0;  ///< literal and glob: the child node. tail: the position in the node's index
-  std::string text;
-};
-
-class Edges {
- public:
-  [[nodiscard]] const Edge* find(NodeNumber parent, EdgeKind kind, std::string_view text) const {
-    const auto found = position(hash(parent, kind, text), parent, kind, text);
-    return found ? &edges_[*found] : nullptr;
-  }
-  /// That edge, and whether it is new. Valid until the next call.
-  std::pair<Edge*, bool> take(NodeNumber parent, EdgeKind kind, std::string_view text) {
-    const std::uint32_t hashed = hash(parent, kind, text);
-    if (const auto found = position(hashed, parent, kind, text)) return {&edges_[*found], false};
-    index_.insert(hashed, static_cast<std::uint32_t>(edges_.size()));
-    edges_.push_back({parent, kind, 0, std::string(text)});
-    return {&edges_.back(), true};
-  }
-
- private:
-  static std::uint32_t hash(NodeNumber parent, EdgeKind kind, std::string_view text) {
-    return HashIndex::hash(text, std::uint64_t{parent} * 4 + static_cast<std::uint64_t>(kind));
-  }
-  [[nodiscard]] std::optional<std::uint32_t> position(std::uint32_t hashed, NodeNumber parent, EdgeKind kind,
-                                                      std::string_view text) const {
-    return index_.find(hashed, [&](std::uint32_t at) {
-      const Edge& edge = edges_[at];
-      return edge.parent == parent && edge.kind == kind && edge.text == text;
-    });
-  }
-
-  std::vector<Edge> edges_;
-  HashIndex index_;
 };
 
 struct TextHash {
@@ -91,8 +65,11 @@ tl::unexpected<SyntaxError> shifted(std::size_t by, SyntaxError error) {
 
 struct RuleSet::Impl {
   std::vector<TrieNode> nodes = std::vector<TrieNode>(1);
-  Edges edges;
+  HashIndex children;  ///< nodes by parent and name
+  std::vector<Patterns> patterns;
   std::uint32_t any_depth_nodes = 0;
+  /// What is in an index already, by node and text: the child node, or the position of a tail.
+  std::map<std::pair<NodeNumber, std::string>, std::uint32_t> indexed;
   std::deque<RuleLine> rules;
   std::unordered_map<std::string, std::string, TextHash, std::equal_to<>> aliases;
 
@@ -100,6 +77,14 @@ struct RuleSet::Impl {
   tl::expected<void, SyntaxError> add_alias(std::string_view line);
   tl::expected<void, SyntaxError> insert(const Pattern& pattern, RuleNumber rule);
   NodeNumber new_node();
+  [[nodiscard]] std::optional<NodeNumber> find_child(NodeNumber parent, std::string_view name) const {
+    if ((nodes[parent].name_lengths & length_bit(name)) == 0) return std::nullopt;
+    return children.find(HashIndex::hash(name, parent), [&](NodeNumber number) {
+      return nodes[number].parent == parent && nodes[number].name == name;
+    });
+  }
+  NodeNumber take_child(NodeNumber parent, const std::string& name);
+  Patterns& take_patterns(NodeNumber node);
   /// What an alias makes of the path; nothing where there is none for it.
   [[nodiscard]] std::optional<std::string> aliased(std::string_view path) const;
 };
@@ -160,6 +145,26 @@ NodeNumber RuleSet::Impl::new_node() {
   return static_cast<NodeNumber>(nodes.size() - 1);
 }
 
+/// That child, made where it is not there.
+NodeNumber RuleSet::Impl::take_child(NodeNumber parent, const std::string& name) {
+  if (const auto found = find_child(parent, name)) return *found;
+  const NodeNumber child = new_node();
+  nodes[child].parent = parent;
+  nodes[child].name = name;
+  nodes[parent].name_lengths |= length_bit(name);
+  children.insert(HashIndex::hash(name, parent), child);
+  return child;
+}
+
+/// Those of the node, made where there are none yet.
+Patterns& RuleSet::Impl::take_patterns(NodeNumber node) {
+  if (nodes[node].patterns == 0) {
+    patterns.emplace_back();
+    nodes[node].patterns = static_cast<std::uint32_t>(patterns.size());
+  }
+  return patterns[nodes[node].patterns - 1];
+}
+
 tl::expected<void, SyntaxError> RuleSet::Impl::insert(const Pattern& pattern, RuleNumber rule) {
   const auto offset_of = [&](const PatternComponent& component) {
     return static_cast<std::size_t>(component.text.data() - pattern.text.data());
@@ -176,46 +181,43 @@ tl::expected<void, SyntaxError> RuleSet::Impl::insert(const Pattern& pattern, Ru
     const bool is_last = i + 1 == pattern.components.size();
     NodeNumber child = 0;
     switch (component.kind) {
-      case PatternComponent::Kind::literal: {
-        const auto [edge, is_new] = edges.take(at, EdgeKind::literal, component.literal);
-        if (is_new) edge->value = new_node();
-        child = edge->value;
+      case PatternComponent::Kind::literal:
+        child = take_child(at, component.literal);
         break;
-      }
       case PatternComponent::Kind::glob: {
-        const auto [edge, is_new] = edges.take(at, EdgeKind::glob, component.text);
+        const auto [known, is_new] = indexed.try_emplace({at, std::string(component.text)}, 0);
         if (is_new) {
           Glob glob = Glob::component(pattern, i);
           if (!glob.fits()) return too_long(component);
-          edge->value = new_node();
-          if (!nodes[at].globs) nodes[at].globs = std::make_unique<GlobIndex>();
-          nodes[at].globs->add(std::move(glob), edge->value);
+          known->second = new_node();
+          take_patterns(at).globs.add(std::move(glob), known->second);
         }
-        child = edge->value;
+        child = known->second;
         break;
       }
-      case PatternComponent::Kind::globstar:
+      case PatternComponent::Kind::globstar: {
         if (is_last) {
           nodes[at].beneath = rule;
           return {};
         }
-        if (nodes[at].any_depth == 0) {
-          child = new_node();
-          nodes[at].any_depth = child;
-          nodes[at].any_depth_index = any_depth_nodes++;
+        Patterns& own = take_patterns(at);
+        if (own.any_depth == 0) {
+          own.any_depth = new_node();
+          own.any_depth_index = any_depth_nodes++;
         }
-        child = nodes[at].any_depth;
+        child = own.any_depth;
         break;
+      }
       case PatternComponent::Kind::crossing: {
         const std::string_view text = pattern.text.substr(offset_of(component));
-        const auto [edge, is_new] = edges.take(at, EdgeKind::tail, text);
-        if (!nodes[at].tails) nodes[at].tails = std::make_unique<GlobIndex>();
+        const auto [known, is_new] = indexed.try_emplace({at, std::string(text)}, 0);
+        GlobIndex& index = take_patterns(at).tails;
         if (is_new) {
           Glob glob = Glob::tail(pattern, i);
           if (!glob.fits()) return too_long(component);
-          edge->value = nodes[at].tails->add(std::move(glob), rule);
+          known->second = index.add(std::move(glob), rule);
         } else {
-          nodes[at].tails->set_value(edge->value, rule);
+          index.set_value(known->second, rule);
         }
         return {};
       }
@@ -273,26 +275,25 @@ RuleMatch RuleSet::match(std::string_view path) const {
       const TrieNode& node = set.nodes[number];
       if (node.last <= best) continue;
       take(node.below);
-      if (node.any_depth != 0 && !reached[node.any_depth_index]) {
-        reached[node.any_depth_index] = true;
-        staying.push_back(node.any_depth);
-        now.push_back(node.any_depth);
+      if (more) take(node.beneath);
+      // Most often this node's own rule is the last of it.
+      if (node.last <= best) continue;
+      const Patterns* const patterns = node.patterns != 0 ? &set.patterns[node.patterns - 1] : nullptr;
+      if (patterns != nullptr && patterns->any_depth != 0 && !reached[patterns->any_depth_index]) {
+        reached[patterns->any_depth_index] = true;
+        staying.push_back(patterns->any_depth);
+        now.push_back(patterns->any_depth);
       }
       if (!more) {
         take(node.exact);
         continue;
       }
-      take(node.beneath);
-      if (node.tails) {
-        node.tails->for_matches(rest, [&](RuleNumber rule) { return rule > best; }, take);
-      }
-      const Edge* const child = set.edges.find(number, EdgeKind::literal, name);
-      if (child != nullptr) next.push_back(child->value);
-      if (node.globs) {
-        node.globs->for_matches(
-            name, [&](NodeNumber glob_child) { return set.nodes[glob_child].last > best; },
-            [&](NodeNumber glob_child) { next.push_back(glob_child); });
-      }
+      if (const auto child = set.find_child(number, name)) next.push_back(*child);
+      if (patterns == nullptr) continue;
+      patterns->tails.for_matches(rest, [&](RuleNumber rule) { return rule > best; }, take);
+      patterns->globs.for_matches(
+          name, [&](NodeNumber child) { return set.nodes[child].last > best; },
+          [&](NodeNumber child) { next.push_back(child); });
     }
     if (!more) break;
     path.remove_prefix(1 + name.size());

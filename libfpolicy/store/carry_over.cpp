@@ -148,7 +148,9 @@ void CarryOver::forget(const TagRecord& entry, const FileIdentity& now) {
                          ? entry.carrier == Carrier::database
                          : identifier_->examine(entry.identity, entry.path).fate != Fate::gone;
   if (stays) return;
+  // The path is the new file's.
   gone_.push_back(entry);
+  gone_.back().path.clear();
 }
 
 Status CarryOver::finish() {

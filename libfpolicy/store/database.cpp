@@ -37,6 +37,8 @@ using store::Statement;
 using store::StatementUse;
 using store::Transaction;
 
+// Rows that are passed on the way to a path before it is looked up.
+constexpr int most_steps = 8;
 // How long FileRef::device may answer for the files of a walk.
 constexpr std::chrono::milliseconds device_answer_lasts{50};
 
@@ -70,6 +72,16 @@ Status create(const std::string& path) {
   return done;
 }
 
+std::tuple<const std::string&, Space> place_of(const TagRecord& record) {
+  return {record.path, record.space};
+}
+
+/// Is a row of from_path_sql that of another file than this record's, in the same space?
+bool is_of_other(const Statement& row, const TagRecord& record) {
+  return row.integer(1) == (record.space == Space::system ? 0 : 1) &&
+         (row.bytes(2) != record.identity.key || row.bytes(3) != record.identity.filesystem);
+}
+
 class SqliteDatabase final : public Database {
  public:
   SqliteDatabase(std::string path, Access access, Identifier* identifier)
@@ -83,7 +95,6 @@ class SqliteDatabase final : public Database {
   bool writable() const override { return access_ == Access::read_write; }
   Status put(std::span<const TagRecord> records) override;
   Status erase(std::span<const TagRecord> records) override;
-  Status release_paths(std::span<const TagRecord> records) override;
   Result<std::vector<TagRecord>> erase_unchanged(std::span<const TagRecord> records,
                                                  const std::function<bool(const TagRecord&)>& still) override;
   Status for_each(std::string_view path_prefix, const std::function<bool(const TagRecord&)>& each) override;
@@ -96,10 +107,25 @@ class SqliteDatabase final : public Database {
     Clock::time_point until;
     std::uint64_t own_commits = 0;  ///< until then: what one has set oneself is there at once
   };
+  /// While it lives, this process has begun to write: nobody else can, so that what was known then holds.
+  class Writing {
+   public:
+    explicit Writing(SqliteDatabase& database) : database_(database) {
+      database_.writing_since_ = Clock::now();
+    }
+    Writing(const Writing&) = delete;
+    Writing& operator=(const Writing&) = delete;
+    ~Writing() { database_.writing_since_ = Clock::time_point::max(); }
+
+   private:
+    SqliteDatabase& database_;
+  };
 
   // With mutex_ held:
   Result<std::int64_t> filesystem_id(const std::string& name);
+  Status release_paths(std::span<const TagRecord> records);
   Status put_one(const TagRecord& record, std::int64_t filesystem);
+  Result<std::vector<const TagRecord*>> paths_of_others(std::span<const TagRecord> records);
   Result<std::uint64_t> current_version();
   Status refresh_carried();
 
@@ -114,13 +140,14 @@ class SqliteDatabase final : public Database {
   std::mutex mutex_;       ///< over the connection and what follows
   Connection connection_;  ///< not open: a missing file, read only
   Statement find_, page_, carried_statement_, add_filesystem_, filesystem_, put_, erase_, erase_unchanged_,
-      release_path_, version_;
+      from_path_, release_path_, version_;
   std::atomic<std::uint64_t> own_commits_{0};  ///< PRAGMA data_version leaves them out
   std::optional<std::uint64_t> carried_version_;
   std::set<std::string, std::less<>> carried_;
 
   std::shared_mutex device_mutex_;
   std::unordered_map<dev_t, DeviceAnswer> device_answers_;
+  std::atomic<Clock::time_point> writing_since_ = Clock::time_point::max();
 };
 
 Status SqliteDatabase::connect() {
@@ -157,7 +184,8 @@ Status SqliteDatabase::connect() {
         std::pair(&carried_statement_, store::carried_sql),
         std::pair(&add_filesystem_, store::add_filesystem_sql),
         std::pair(&filesystem_, store::filesystem_sql), std::pair(&put_, store::put_sql),
-        std::pair(&erase_, store::erase_sql), std::pair(&release_path_, store::release_path_sql),
+        std::pair(&erase_, store::erase_sql), std::pair(&from_path_, store::from_path_sql),
+        std::pair(&release_path_, store::release_path_sql),
         std::pair(&erase_unchanged_, store::erase_unchanged_sql), std::pair(&version_, store::version_sql)})
     if (const auto prepared = prepare(*statement, sql); !prepared) {
       if (sqlite3_errcode(connection_.get()) != SQLITE_ERROR) return context(prepared.error());
@@ -199,7 +227,8 @@ Result<bool> SqliteDatabase::carries_tags(const FileRef& file) {
   if (file.device != 0) {
     const std::shared_lock lock(device_mutex_);
     const auto answer = device_answers_.find(file.device);
-    if (answer != device_answers_.end() && now < answer->second.until &&
+    // A batch takes longer than an answer lasts, and holds mutex_.
+    if (answer != device_answers_.end() && std::min(now, writing_since_.load()) < answer->second.until &&
         answer->second.own_commits == own_commits)
       return answer->second.carries;
   }
@@ -304,6 +333,7 @@ Status SqliteDatabase::put(std::span<const TagRecord> records) {
   const std::lock_guard lock(mutex_);
   auto transaction = Transaction::begin(connection_);
   if (!transaction) return context(transaction.error());
+  const Writing writing(*this);
   std::unordered_map<std::string_view, std::int64_t> ids;
   for (const TagRecord* record : sorted) {
     auto id = ids.find(record->identity.filesystem);
@@ -314,6 +344,7 @@ Status SqliteDatabase::put(std::span<const TagRecord> records) {
     }
     if (const auto done = put_one(*record, id->second); !done) return context(done.error());
   }
+  if (const auto done = release_paths(records); !done) return context(done.error());
   if (const auto done = transaction->commit(); !done) return context(done.error());
   ++own_commits_;
   sqlite3_db_release_memory(connection_.get());
@@ -325,6 +356,7 @@ Status SqliteDatabase::erase(std::span<const TagRecord> records) {
   const std::lock_guard lock(mutex_);
   auto transaction = Transaction::begin(connection_);
   if (!transaction) return context(transaction.error());
+  const Writing writing(*this);
   for (const TagRecord& record : records) {
     const StatementUse use(erase_);
     erase_.bind_text(1, record.identity.filesystem);
@@ -332,29 +364,61 @@ Status SqliteDatabase::erase(std::span<const TagRecord> records) {
     erase_.bind(3, record.space == Space::system ? 0 : 1);
     if (const auto row = erase_.step(); !row) return context(row.error());
   }
+  if (const auto done = release_paths(records); !done) return context(done.error());
   if (const auto done = transaction->commit(); !done) return context(done.error());
   ++own_commits_;
   return {};
 }
 
-Status SqliteDatabase::release_paths(std::span<const TagRecord> records) {
-  if (!writable()) return fail(EROFS, fmt::format("database {}: opened for reading only", path_));
-  const std::lock_guard lock(mutex_);
-  auto transaction = Transaction::begin(connection_);
-  if (!transaction) return context(transaction.error());
-  int released = 0;
-  for (const TagRecord& record : records) {
-    if (record.path.empty()) continue;
-    const StatementUse use(release_path_);
-    release_path_.bind_blob(1, record.path);
-    release_path_.bind(2, record.space == Space::system ? 0 : 1);
-    release_path_.bind_blob(3, record.identity.key);
-    release_path_.bind_text(4, record.identity.filesystem);
-    if (const auto row = release_path_.step(); !row) return context(row.error());
-    released += sqlite3_changes(connection_.get());
+/// Those whose path other files have as well, by path and space. Asked before any is released: most often
+/// there are none, and an UPDATE makes a temporary table before it looks.
+Result<std::vector<const TagRecord*>> SqliteDatabase::paths_of_others(std::span<const TagRecord> records) {
+  std::vector<const TagRecord*> sorted;
+  sorted.reserve(records.size());
+  for (const TagRecord& record : records)
+    if (!record.path.empty()) sorted.push_back(&record);
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const TagRecord* a, const TagRecord* b) { return place_of(*a) < place_of(*b); });
+  std::vector<const TagRecord*> shared;
+  const StatementUse use(from_path_);
+  Result<bool> row = false;  // is there one to look at?
+  const std::string* sought = nullptr;
+  for (const TagRecord* record : sorted) {
+    // The next file of a walk stands right behind this one: a few steps cost less than a look-up.
+    for (int steps = 0; row && *row && from_path_.bytes(0) < record->path && steps < most_steps; ++steps)
+      row = from_path_.step();
+    const bool behind = row && *row && from_path_.bytes(0) < record->path;
+    // Of one path there may be a record for each space.
+    if (sought == nullptr || behind || *sought == record->path) {
+      from_path_.reset();
+      from_path_.bind_blob(1, record->path);
+      row = from_path_.step();
+    }
+    sought = &record->path;
+    bool others = false;
+    for (; row && *row && from_path_.bytes(0) == record->path; row = from_path_.step())
+      others = others || is_of_other(from_path_, *record);
+    if (!row) return tl::unexpected(row.error());
+    if (others) shared.push_back(record);
   }
-  if (const auto done = transaction->commit(); !done) return context(done.error());
-  if (released > 0) ++own_commits_;
+  return shared;
+}
+
+/// In the transaction that changes these records.
+Status SqliteDatabase::release_paths(std::span<const TagRecord> records) {
+  const auto shared = paths_of_others(records);
+  if (!shared) return tl::unexpected(shared.error());
+  for (auto record = shared->begin(); record != shared->end(); ++record) {
+    // Of several files that had one path the last has it.
+    const auto next = std::next(record);
+    if (next != shared->end() && place_of(**next) == place_of(**record)) continue;
+    const StatementUse use(release_path_);
+    release_path_.bind_blob(1, (*record)->path);
+    release_path_.bind(2, (*record)->space == Space::system ? 0 : 1);
+    release_path_.bind_blob(3, (*record)->identity.key);
+    release_path_.bind_text(4, (*record)->identity.filesystem);
+    if (const auto row = release_path_.step(); !row) return tl::unexpected(row.error());
+  }
   return {};
 }
 
@@ -365,6 +429,7 @@ Result<std::vector<TagRecord>> SqliteDatabase::erase_unchanged(
   const std::lock_guard lock(mutex_);
   auto transaction = Transaction::begin(connection_);
   if (!transaction) return context(transaction.error());
+  const Writing writing(*this);
   for (const TagRecord& record : records) {
     if (!still(record)) continue;
     const StatementUse use(erase_unchanged_);

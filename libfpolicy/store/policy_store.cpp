@@ -22,8 +22,8 @@ namespace {
 using sys::object_of;
 
 // A batch is one transaction, and one sync of the disk.
-constexpr std::size_t batch_size = 8192;
-// Records that may wait while one thread writes: some 10 MiB.
+constexpr std::size_t batch_size = 16384;
+// Records that may wait while one thread writes: some 15 MiB.
 constexpr std::size_t most_waiting = 3 * batch_size;
 
 // Whoever it was: the kernel's overflow uid.
@@ -324,8 +324,7 @@ void PolicyStore::Impl::write_batch() {
     run.clear();
     for (; change != batch.end() && change->erase == erase; ++change)
       run.push_back(std::move(change->record));
-    auto done = erase ? records->erase(run) : records->put(run);
-    if (done) done = records->release_paths(run);
+    const auto done = erase ? records->erase(run) : records->put(run);
     if (!done) remember(with_context(fmt::format("{} records were not changed", run.size()), done.error()));
   }
 }

@@ -43,7 +43,7 @@ int errno_of(int code, int system_errno) {
   }
 }
 
-// How long a writer waits for another: a batch of 8,192 records takes some tens of milliseconds, a checkpoint
+// How long a writer waits for another: a batch of 16,384 records takes some 100 milliseconds, a checkpoint
 // on a slow disk seconds.
 constexpr int busy_timeout_ms = 10'000;
 

@@ -57,6 +57,12 @@ inline constexpr const char* erase_unchanged_sql =
     "DELETE FROM tag WHERE filesystem = (SELECT id FROM filesystem WHERE name = ?1) AND key = ?2 AND space = "
     "?3 AND carrier = ?4 AND policy = ?5 AND birth_ns = ?6 AND changed_ns = ?7";
 
+// From a path on. Only the first rows are looked at, which therefore must need no sorting.
+inline constexpr const char* from_path_sql =
+    "SELECT tag.path, tag.space, tag.key, filesystem.name"
+    " FROM tag LEFT JOIN filesystem ON filesystem.id = tag.filesystem"
+    " WHERE tag.path >= ?1 ORDER BY tag.path, tag.filesystem, tag.key, tag.space";
+
 // Of all other files: their path leads to this one now. What they carry, and are found by, stays.
 inline constexpr const char* release_path_sql =
     "UPDATE tag SET path = x'' WHERE path = ?1 AND space = ?2"

@@ -137,14 +137,13 @@ class FPOLICY_API RecordStore {
   /// Can put and erase succeed? If not, PolicyStore enters nothing in the catalogue, and a tag that no xattr
   /// can hold is an error with the code of the xattr call.
   [[nodiscard]] virtual bool writable() const = 0;
-  /// Inserts or replaces, all in one transaction.
+  /// Inserts or replaces, all in one transaction. The path of each leads to its file now: records of other
+  /// files that have the same path and space lose it, and nothing else. Thus the entry of a file that was
+  /// replaced is not found by a path of which somebody has said something since.
   virtual Status put(std::span<const TagRecord> records) = 0;
-  /// Removes by identity and space, all in one transaction; what is not there is no error.
+  /// Removes by identity and space, all in one transaction; what is not there is no error. Other files lose
+  /// the path, where it is not empty, as with put.
   virtual Status erase(std::span<const TagRecord> records) = 0;
-  /// The path of each of these files leads to it now: records of other files that have the same path and
-  /// space lose it, and nothing else. Thus the entry of a file that was replaced is not found by a path of
-  /// which somebody has said something since. Without effect where the store knows no paths.
-  virtual Status release_paths(std::span<const TagRecord> /*records*/) { return {}; }
   /// Every record whose path starts with `path_prefix`, by path. `each` returns false to stop; it may call
   /// the store. Records that others write meanwhile may or may not be seen.
   virtual Status for_each(std::string_view path_prefix,

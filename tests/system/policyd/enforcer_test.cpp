@@ -41,9 +41,6 @@ class CountingRecords final : public RecordStore {
   [[nodiscard]] bool writable() const override { return records_->writable(); }
   Status put(std::span<const TagRecord> records) override { return records_->put(records); }
   Status erase(std::span<const TagRecord> records) override { return records_->erase(records); }
-  Status release_paths(std::span<const TagRecord> records) override {
-    return records_->release_paths(records);
-  }
   Status for_each(std::string_view prefix, const std::function<bool(const TagRecord&)>& each) override {
     if (prefix.starts_with(counted)) ++asked;
     return records_->for_each(prefix, each);

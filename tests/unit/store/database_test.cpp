@@ -11,8 +11,13 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <chrono>
+#include <future>
 #include <iterator>
+#include <map>
 #include <random>
+#include <thread>
+#include <tuple>
 
 namespace fpolicy {
 namespace {
@@ -389,6 +394,95 @@ TEST_F(DatabaseTest, CarriesTagsOfADeviceFollowsOwnChanges) {
   EXPECT_FALSE(*database->carries_tags(file));
 }
 
+// A walk asks of each file; while one thread writes a batch, the others must not wait for its end.
+TEST_F(DatabaseTest, CarriesTagsAnswersWhileABatchIsWritten) {
+  const auto database = open();
+  const std::string name = directory.write("file", "");
+  struct stat status{};
+  ASSERT_EQ(::stat(name.c_str(), &status), 0);
+  FileRef file;
+  file.name = name.c_str();
+  file.device = status.st_dev;
+  const TagRecord entry = record("a", "/a");
+  ASSERT_TRUE(database->put(std::span(&entry, 1)));
+  bool answered = false;
+  // Again where this thread was kept for so long that the answer was too old when the batch began.
+  for (int round = 0; round < 10 && !answered; ++round) {
+    std::future<Result<bool>> answer;
+    ASSERT_TRUE(database->carries_tags(file));
+    const auto erased = database->erase_unchanged(std::span(&entry, 1), [&](const TagRecord&) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(60));  // longer than an answer lasts
+      answer = std::async(std::launch::async, [&] { return database->carries_tags(file); });
+      answered = answer.wait_for(std::chrono::seconds(1)) == std::future_status::ready;
+      return false;
+    });
+    ASSERT_TRUE(erased) << erased.error().message;
+    const auto carries = answer.get();
+    ASSERT_TRUE(carries) << carries.error().message;
+    EXPECT_FALSE(*carries);
+  }
+  EXPECT_TRUE(answered);
+}
+
+// Whatever records there are: other files' lose a path in the same space, and nothing else changes.
+TEST_F(DatabaseTest, PathsAreTakenFromOtherFiles) {
+  std::mt19937 random(11);
+  const auto database = open();
+  const auto draw = [&](unsigned paths) {
+    TagRecord made = record(std::to_string(random() % 400), "/d/" + std::to_string(random() % paths));
+    if (random() % 20 == 0) made.path.clear();
+    made.identity.filesystem = random() % 3 == 0 ? "uuid:clone" : "uuid:test";
+    made.space = random() % 3 == 0 ? Space::user : Space::system;
+    return made;
+  };
+  using Row = std::tuple<std::string, std::string, Space>;
+  const auto row_of = [](const TagRecord& one) {
+    return Row(one.identity.filesystem, one.identity.key, one.space);
+  };
+  const auto read = [&] {
+    std::map<Row, std::string> rows;
+    EXPECT_TRUE(database->for_each("", [&](const TagRecord& one) {
+      rows[row_of(one)] = one.path;
+      return true;
+    }));
+    return rows;
+  };
+  std::size_t released = 0;
+  for (int round = 0; round < 60; ++round) {
+    // Paths that stand side by side, and some with many others between them.
+    const unsigned paths = round % 2 == 0 ? 60 : 3000;
+    std::vector<TagRecord> known(200);
+    for (TagRecord& one : known) one = draw(paths);
+    ASSERT_TRUE(database->put(known));
+    auto wanted = read();
+    std::vector<TagRecord> batch(1 + random() % 80);
+    for (TagRecord& one : batch) one = random() % 2 == 0 ? draw(paths) : known[random() % known.size()];
+    // Also of files that have no record any more.
+    const bool erase = round % 3 == 0;
+    ASSERT_TRUE(erase ? database->erase(batch) : database->put(batch));
+    for (const TagRecord& one : batch) {
+      if (erase)
+        wanted.erase(row_of(one));
+      else
+        wanted[row_of(one)] = one.path;
+    }
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      const TagRecord& one = batch[i];
+      const bool is_last =
+          std::none_of(batch.begin() + static_cast<std::ptrdiff_t>(i) + 1, batch.end(),
+                       [&](const auto& later) { return later.path == one.path && later.space == one.space; });
+      for (auto& [row, at] : wanted)
+        if (is_last && !one.path.empty() && at == one.path && std::get<Space>(row) == one.space &&
+            row != row_of(one)) {
+          at.clear();
+          ++released;
+        }
+    }
+    ASSERT_EQ(read(), wanted) << "round " << round;
+  }
+  EXPECT_GT(released, 500U);
+}
+
 TEST_F(DatabaseTest, ARecordOfAnotherBirthIsStale) {
   const auto database = open();
   const std::string name = directory.write("file", "");
@@ -415,8 +509,9 @@ TEST_F(DatabaseTest, EveryStatementUsesAnIndex) {
     while (statement && *statement->step()) lines.append(statement->bytes(3)).append("\n");
     return lines;
   };
-  for (const char* text : {store::find_sql, store::filesystem_sql, store::erase_sql,
-                           store::erase_unchanged_sql, store::page_sql, store::release_path_sql}) {
+  for (const char* text :
+       {store::find_sql, store::filesystem_sql, store::erase_sql, store::erase_unchanged_sql, store::page_sql,
+        store::from_path_sql, store::release_path_sql}) {
     const std::string lines = plan(text);
     EXPECT_THAT(lines, HasSubstr("SEARCH ")) << text;
     EXPECT_THAT(lines, testing::Not(HasSubstr("SCAN "))) << text << "\n" << lines;
@@ -426,6 +521,7 @@ TEST_F(DatabaseTest, EveryStatementUsesAnIndex) {
   EXPECT_THAT(plan(store::erase_sql),
               HasSubstr("tag USING PRIMARY KEY (filesystem=? AND key=? AND space=?)"));
   EXPECT_THAT(plan(store::page_sql), HasSubstr("tag USING INDEX tag_by_path"));
+  EXPECT_THAT(plan(store::from_path_sql), HasSubstr("tag USING COVERING INDEX tag_by_path (path>?)"));
   EXPECT_THAT(plan(store::release_path_sql), HasSubstr("tag_by_path (path=?)"));
   // One look for each filesystem, of which there are few.
   EXPECT_THAT(plan(store::carried_sql), HasSubstr("SEARCH tag USING INDEX tag_carried (filesystem=?)"));
