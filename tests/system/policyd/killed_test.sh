@@ -96,7 +96,6 @@ finished() {
   equal $files "$(tagged "$users/tagged" "$1")" "the user's tags in the end"
   equal $files "$(records "$users/tagged/*" "policy = '$1' AND space = 1 AND uid = $user")" "the user's records"
   equal $files "$(tagged "$own/replaced" prefer:0)" "tags that were carried over"
-  equal $files "$(records "$own/replaced/*" "policy = 'prefer:0' AND space = 0")" "entries of those"
   equal $files "$(records "$own/changed/*" "policy = '$1' AND space = 0")" "entries that were corrected"
   kill -TERM $policyd_pid
   wait $policyd_pid
@@ -104,6 +103,7 @@ finished() {
   # Entries of files that were replaced, where it was killed before it took them out. Not as long as policyd may have one of
   # these files open.
   run 0 policyctl gc --database "$database"
+  equal $files "$(records "$own/replaced/*" "policy = 'prefer:0' AND space = 0")" "entries of those"
   equal $((3 * files)) "$(records '*' true)" "records in all"
 }
 
