@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "faulty_xattrs.h"
+#include "sys/file_status.h"
 #include "sys/guarded_path.h"
 #include "temporary_directory.h"
 
 #include <fpolicy/carry_over.h>
 #include <fpolicy/store.h>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -137,6 +139,34 @@ TEST_F(CarryOverTest, AFileThatIsStillInUseKeepsItsTagInTheDatabase) {
   ASSERT_TRUE(found) << found.error().message;
   EXPECT_TRUE(*found);
   EXPECT_THAT(catalogue(), testing::ElementsAre(" bind:1", path + " bind:1"));
+}
+
+// A server that was set up anew says of every file what it says of one that is gone.
+TEST_F(CarryOverTest, ANetworkServersWordDoesNotEndAnEntry) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root opens files by their handles";
+  const auto status = sys::file_status(at(path));
+  ASSERT_TRUE(status);
+  TemporaryDirectory root;
+  root.write("proc/self/mountinfo",
+             fmt::format("{} 1 {}:{} / {} rw - nfs4 server:/export rw\n", status->stx_mnt_id,
+                         status->stx_dev_major, status->stx_dev_minor, directory.path()));
+  Identifier remote(root.path());
+  auto records = Database::open(directory / "remote/fpolicy.db", Database::Access::read_write, &remote);
+  ASSERT_TRUE(records) << records.error().message;
+  PolicyStore tags(records->get(), &remote, &xattrs);
+  CarryOver carrier(records->get(), &tags, &remote, Administrator{::geteuid(), directory.path()});
+  ASSERT_TRUE(tags.set(at(path), Space::user, policy("bind:1")));
+  ASSERT_TRUE(tags.flush());
+  replace(path);
+  const auto carried = carrier.carry(path);
+  ASSERT_TRUE(carried && *carried);
+  EXPECT_TRUE(carrier.finish());
+  std::vector<std::string> paths;
+  EXPECT_TRUE((*records)->for_each("", [&](const TagRecord& record) {
+    paths.push_back(record.path);
+    return true;
+  }));
+  EXPECT_EQ(paths, (std::vector<std::string>{"", path}));
 }
 
 TEST_F(CarryOverTest, ATagOfItsOwnStands) {
