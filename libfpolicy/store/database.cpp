@@ -16,6 +16,7 @@
 #include <atomic>
 #include <chrono>
 #include <mutex>
+#include <ranges>
 #include <set>
 #include <shared_mutex>
 #include <string>
@@ -375,10 +376,14 @@ Status SqliteDatabase::erase(std::span<const TagRecord> records) {
 Result<std::vector<const TagRecord*>> SqliteDatabase::paths_of_others(std::span<const TagRecord> records) {
   std::vector<const TagRecord*> sorted;
   sorted.reserve(records.size());
-  for (const TagRecord& record : records)
+  // Of several files that had one path the last has it.
+  for (const TagRecord& record : records | std::views::reverse)
     if (!record.path.empty()) sorted.push_back(&record);
   std::stable_sort(sorted.begin(), sorted.end(),
                    [](const TagRecord* a, const TagRecord* b) { return place_of(*a) < place_of(*b); });
+  const auto repeated =
+      std::ranges::unique(sorted, {}, [](const TagRecord* record) { return place_of(*record); });
+  sorted.erase(repeated.begin(), repeated.end());
   std::vector<const TagRecord*> shared;
   const StatementUse use(from_path_);
   Result<bool> row = false;  // is there one to look at?
@@ -408,15 +413,12 @@ Result<std::vector<const TagRecord*>> SqliteDatabase::paths_of_others(std::span<
 Status SqliteDatabase::release_paths(std::span<const TagRecord> records) {
   const auto shared = paths_of_others(records);
   if (!shared) return tl::unexpected(shared.error());
-  for (auto record = shared->begin(); record != shared->end(); ++record) {
-    // Of several files that had one path the last has it.
-    const auto next = std::next(record);
-    if (next != shared->end() && place_of(**next) == place_of(**record)) continue;
+  for (const TagRecord* record : *shared) {
     const StatementUse use(release_path_);
-    release_path_.bind_blob(1, (*record)->path);
-    release_path_.bind(2, (*record)->space == Space::system ? 0 : 1);
-    release_path_.bind_blob(3, (*record)->identity.key);
-    release_path_.bind_text(4, (*record)->identity.filesystem);
+    release_path_.bind_blob(1, record->path);
+    release_path_.bind(2, record->space == Space::system ? 0 : 1);
+    release_path_.bind_blob(3, record->identity.key);
+    release_path_.bind_text(4, record->identity.filesystem);
     if (const auto row = release_path_.step(); !row) return tl::unexpected(row.error());
   }
   return {};

@@ -182,7 +182,6 @@ nothing_is_collected() {
 }
 case_nothing_is_collected_from_a_broken_ext4() { nothing_is_collected ext4 64M mke2fs -q -F -t ext4; }
 case_nothing_is_collected_from_a_broken_xfs() { nothing_is_collected xfs 300M mkfs.xfs -q -f; }
-case_nothing_is_collected_from_a_broken_btrfs() { nothing_is_collected btrfs 128M mkfs.btrfs -q -f; }
 
 case_a_database_that_cannot_be_read() {
   make_disk ext4 64M mke2fs -q -F -t ext4
