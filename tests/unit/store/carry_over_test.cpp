@@ -146,7 +146,7 @@ TEST_F(CarryOverTest, ANetworkServersWordDoesNotEndAnEntry) {
   if (::geteuid() != 0) GTEST_SKIP() << "only root opens files by their handles";
   const auto status = sys::file_status(at(path));
   ASSERT_TRUE(status);
-  TemporaryDirectory root;
+  const TemporaryDirectory root;
   root.write("proc/self/mountinfo",
              fmt::format("{} 1 {}:{} / {} rw - nfs4 server:/export rw\n", status->stx_mnt_id,
                          status->stx_dev_major, status->stx_dev_minor, directory.path()));
