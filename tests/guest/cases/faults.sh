@@ -158,7 +158,7 @@ case_a_tag_that_cannot_be_read() {
 nothing_is_collected() {
   database=/var/lib/fpolicy/fpolicy.db
   make_disk "$@"
-  # More than btrfs has in memory as long as it is mounted.
+  # More than the filesystem has in memory as long as it is mounted.
   make_many $where/others 500
   mkdir $where/{a,b}
   touch $where/a/{stays,goes} $where/b/{stays,renamed}
