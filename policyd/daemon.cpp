@@ -119,7 +119,8 @@ Status Daemon::open_store() {
       Database::open(options_.state_directory + "/fpolicy.db", Database::Access::read_write, &identifier_);
   if (!database) return tl::unexpected(database.error());
   database_ = std::move(*database);
-  store_ = std::make_unique<PolicyStore>(database_.get(), &identifier_);
+  enforcers_store_ = std::make_unique<PolicyStore>(database_.get(), &identifier_);
+  requests_store_ = std::make_unique<PolicyStore>(database_.get(), &identifier_);
   auto rules = load_rules(config_.rules_directory);
   if (rules) {
     rules_ = std::move(*rules);
@@ -133,7 +134,7 @@ Status Daemon::open_store() {
     event.message = rules.error().message;
     events_->add(std::move(event));
   }
-  resolver_ = std::make_unique<Resolver>(store_.get(), rules_);
+  resolver_ = std::make_unique<Resolver>(enforcers_store_.get(), rules_);
   return {};
 }
 
@@ -208,7 +209,7 @@ Status Daemon::open_socket() {
   enforcing_ = std::make_unique<Worker>("policyd-enforce", most_queued);
   storing_ = std::make_unique<Worker>("policyd-store", most_queued);
   enforcer_ = std::make_unique<Enforcer>(Enforcer::Parts{.records = database_.get(),
-                                                         .store = store_.get(),
+                                                         .store = enforcers_store_.get(),
                                                          .identifier = &identifier_,
                                                          .resolver = resolver_.get(),
                                                          .topology = &topology_,
@@ -253,7 +254,7 @@ Status Daemon::open_socket() {
                                                       .guard = guard_.get(),
                                                       .migrations = migrations_.get(),
                                                       .resolver = resolver_.get(),
-                                                      .store = store_.get(),
+                                                      .store = requests_store_.get(),
                                                       .records = database_.get(),
                                                       .mounts = &*mounts_,
                                                       .topology = &topology_,

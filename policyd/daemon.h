@@ -79,7 +79,9 @@ class Daemon {
   std::unique_ptr<EventLog> events_;
   Identifier identifier_;
   std::unique_ptr<Database> database_;
-  std::unique_ptr<PolicyStore> store_;
+  /// One for each thread that writes: flush() then tells of a thread's own changes.
+  std::unique_ptr<PolicyStore> enforcers_store_;
+  std::unique_ptr<PolicyStore> requests_store_;
   std::unique_ptr<Resolver> resolver_;
   std::unique_ptr<Worker> enforcing_;
   std::unique_ptr<Worker> storing_;

@@ -80,6 +80,10 @@ Status RemoteRecords::erase(std::span<const TagRecord> /*records*/) {
   return fail(EPERM, "the database is root's; policyd writes it for others");
 }
 
+Status RemoteRecords::correct(std::span<const RecordCorrection> /*corrections*/) {
+  return fail(EPERM, "the database is root's; policyd writes it for others");
+}
+
 Status RemoteRecords::for_each(std::string_view path_prefix,
                                const std::function<bool(const TagRecord&)>& each) {
   std::vector<TagRecord> all;

@@ -69,7 +69,9 @@ Result<std::optional<CarriedTags>> CarryOver::carry(const std::string& path, con
     // Or it was carried over by somebody who was killed before its entry was written.
     if (!options.dry_run && !ambiguous)
       if (const auto entered = store_->reconcile(file); !entered) return tl::unexpected(entered.error());
-    return std::nullopt;
+    // The system tag goes first: whoever carried it over may have been killed before the other's turn.
+    if (tags->user || !entries[1]) return std::nullopt;
+    entries[0].reset();
   }
 
   if (const auto guarded = check_place(path, *status); !guarded) return tl::unexpected(guarded.error());

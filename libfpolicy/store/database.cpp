@@ -77,6 +77,21 @@ std::tuple<const std::string&, Space> place_of(const TagRecord& record) {
   return {record.path, record.space};
 }
 
+bool is_within_bounds(const TagRecord& record) {
+  return record.policy.size() <= max_policy && record.path.size() <= max_path &&
+         record.identity.key.size() <= max_path && !record.identity.key.empty();
+}
+
+/// Is a record still the one that a correction was made for?
+bool is_as_before(const std::optional<TagRecord>& now, const RecordCorrection& correction) {
+  const auto& before = correction.before;
+  // One of an earlier file with this key is not live. (overlayfs gives a file that is copied up another key.)
+  if (!before || before->identity != correction.record.identity)
+    return !now || now->identity != correction.record.identity;
+  return now && now->identity == before->identity && now->carrier == before->carrier &&
+         now->policy == before->policy && now->changed_ns == before->changed_ns;
+}
+
 /// Is a row of from_path_sql that of another file than this record's, in the same space?
 bool is_of_other(const Statement& row, const TagRecord& record) {
   return row.integer(1) == (record.space == Space::system ? 0 : 1) &&
@@ -96,6 +111,7 @@ class SqliteDatabase final : public Database {
   bool writable() const override { return access_ == Access::read_write; }
   Status put(std::span<const TagRecord> records) override;
   Status erase(std::span<const TagRecord> records) override;
+  Status correct(std::span<const RecordCorrection> corrections) override;
   Result<std::vector<TagRecord>> erase_unchanged(std::span<const TagRecord> records,
                                                  const std::function<bool(const TagRecord&)>& still) override;
   Status for_each(std::string_view path_prefix, const std::function<bool(const TagRecord&)>& each) override;
@@ -125,7 +141,9 @@ class SqliteDatabase final : public Database {
   // With mutex_ held:
   Result<std::int64_t> filesystem_id(const std::string& name);
   Status release_paths(std::span<const TagRecord> records);
+  Result<std::optional<TagRecord>> read_one(const FileIdentity& identity, Space space);
   Status put_one(const TagRecord& record, std::int64_t filesystem);
+  Status erase_one(const TagRecord& record);
   Result<std::vector<const TagRecord*>> paths_of_others(std::span<const TagRecord> records);
   Result<std::uint64_t> current_version();
   Status refresh_carried();
@@ -210,15 +228,21 @@ Result<std::optional<TagRecord>> SqliteDatabase::find(const FileRef& file, Space
 Result<std::optional<TagRecord>> SqliteDatabase::find_identity(const FileIdentity& identity, Space space) {
   const std::lock_guard lock(mutex_);
   if (!connection_.is_open()) return std::nullopt;
+  auto record = read_one(identity, space);
+  if (!record) return context(record.error());
+  return record;
+}
+
+Result<std::optional<TagRecord>> SqliteDatabase::read_one(const FileIdentity& identity, Space space) {
   const StatementUse use(find_);
   find_.bind_text(1, identity.filesystem);
   find_.bind_blob(2, identity.key);
   find_.bind(3, space == Space::system ? 0 : 1);
   const auto row = find_.step();
-  if (!row) return context(row.error());
+  if (!row) return tl::unexpected(row.error());
   if (!*row) return std::nullopt;
   auto record = read_row(find_);
-  if (!record) return context(record.error());
+  if (!record) return tl::unexpected(record.error());
   return std::move(*record);
 }
 
@@ -321,8 +345,7 @@ Status SqliteDatabase::put_one(const TagRecord& record, std::int64_t filesystem)
 Status SqliteDatabase::put(std::span<const TagRecord> records) {
   if (!writable()) return fail(EROFS, fmt::format("database {}: opened for reading only", path_));
   for (const TagRecord& record : records)
-    if (record.policy.size() > max_policy || record.path.size() > max_path ||
-        record.identity.key.size() > max_path || record.identity.key.empty())
+    if (!is_within_bounds(record))
       return fail(EINVAL, fmt::format("database {}: record of {} is out of bounds", path_, record.path));
   // In the order of the index on keys, so that each of its pages is visited once. Stable: of two records of
   // one file the later stands.
@@ -358,14 +381,47 @@ Status SqliteDatabase::erase(std::span<const TagRecord> records) {
   auto transaction = Transaction::begin(connection_);
   if (!transaction) return context(transaction.error());
   const Writing writing(*this);
-  for (const TagRecord& record : records) {
-    const StatementUse use(erase_);
-    erase_.bind_text(1, record.identity.filesystem);
-    erase_.bind_blob(2, record.identity.key);
-    erase_.bind(3, record.space == Space::system ? 0 : 1);
-    if (const auto row = erase_.step(); !row) return context(row.error());
-  }
+  for (const TagRecord& record : records)
+    if (const auto done = erase_one(record); !done) return context(done.error());
   if (const auto done = release_paths(records); !done) return context(done.error());
+  if (const auto done = transaction->commit(); !done) return context(done.error());
+  ++own_commits_;
+  return {};
+}
+
+Status SqliteDatabase::erase_one(const TagRecord& record) {
+  const StatementUse use(erase_);
+  erase_.bind_text(1, record.identity.filesystem);
+  erase_.bind_blob(2, record.identity.key);
+  erase_.bind(3, record.space == Space::system ? 0 : 1);
+  if (const auto row = erase_.step(); !row) return tl::unexpected(row.error());
+  return {};
+}
+
+Status SqliteDatabase::correct(std::span<const RecordCorrection> corrections) {
+  if (!writable()) return fail(EROFS, fmt::format("database {}: opened for reading only", path_));
+  std::vector<TagRecord> made;
+  const std::lock_guard lock(mutex_);
+  auto transaction = Transaction::begin(connection_);
+  if (!transaction) return context(transaction.error());
+  const Writing writing(*this);
+  for (const RecordCorrection& correction : corrections) {
+    const TagRecord& record = correction.record;
+    if (!is_within_bounds(record))
+      return fail(EINVAL, fmt::format("database {}: record of {} is out of bounds", path_, record.path));
+    const auto now = read_one(record.identity, record.space);
+    if (!now) return context(now.error());
+    if (!is_as_before(*now, correction)) continue;
+    if (correction.erase) {
+      if (const auto done = erase_one(record); !done) return context(done.error());
+    } else {
+      const auto id = filesystem_id(record.identity.filesystem);
+      if (!id) return context(id.error());
+      if (const auto done = put_one(record, *id); !done) return context(done.error());
+    }
+    made.push_back(record);
+  }
+  if (const auto done = release_paths(made); !done) return context(done.error());
   if (const auto done = transaction->commit(); !done) return context(done.error());
   ++own_commits_;
   return {};

@@ -119,8 +119,12 @@ const Result<Written>& written(const Policy& policy) {
 
 struct PolicyStore::Impl {
   struct Change {
+    enum class Kind : std::uint8_t { put, erase, correct };
+    Kind kind = Kind::put;
     TagRecord record;
-    bool erase = false;
+    /// Of a correction.
+    bool erases = false;
+    std::optional<TagRecord> before;
   };
   struct Listed {
     bool system = false;
@@ -167,6 +171,7 @@ struct PolicyStore::Impl {
                        const SetOptions& options);
   void push(Change change);
   void write_batch();
+  Status write_run(Change::Kind kind, std::span<Change> changes);
   void remember(const Status& done);
 };
 
@@ -269,7 +274,10 @@ Status PolicyStore::Impl::enter(const FileRef& file, const struct statx& status,
   if (!record) return with_context("the catalogue was not changed", record.error());
   record->carrier = Carrier::xattr;
   record->policy = text;
-  push(Change{std::move(*record), erase});
+  push({.kind = erase ? Change::Kind::erase : Change::Kind::put,
+        .record = std::move(*record),
+        .erases = false,
+        .before = {}});
   return {};
 }
 
@@ -318,15 +326,29 @@ void PolicyStore::Impl::write_batch() {
     batch.swap(queue);
   }
   // Runs of one kind, in their order: the last word on a file stands.
-  std::vector<TagRecord> run;
   for (auto change = batch.begin(); change != batch.end();) {
-    const bool erase = change->erase;
-    run.clear();
-    for (; change != batch.end() && change->erase == erase; ++change)
-      run.push_back(std::move(change->record));
-    const auto done = erase ? records->erase(run) : records->put(run);
-    if (!done) remember(with_context(fmt::format("{} records were not changed", run.size()), done.error()));
+    const auto kind = change->kind;
+    const auto end = std::find_if(change, batch.end(), [&](const Change& each) { return each.kind != kind; });
+    const std::span run(change, end);
+    if (const auto done = write_run(kind, run); !done)
+      remember(with_context(fmt::format("{} records were not changed", run.size()), done.error()));
+    change = end;
   }
+}
+
+/// Changes of one kind, in one transaction. Their records are moved from.
+Status PolicyStore::Impl::write_run(Change::Kind kind, std::span<Change> changes) {
+  if (kind == Change::Kind::correct) {
+    std::vector<RecordCorrection> corrections;
+    corrections.reserve(changes.size());
+    for (Change& change : changes)
+      corrections.push_back({std::move(change.record), change.erases, std::move(change.before)});
+    return records->correct(corrections);
+  }
+  std::vector<TagRecord> run;
+  run.reserve(changes.size());
+  for (Change& change : changes) run.push_back(std::move(change.record));
+  return kind == Change::Kind::erase ? records->erase(run) : records->put(run);
 }
 
 PolicyStore::PolicyStore(RecordStore* records, Identifier* identifier, sys::XattrCalls* xattrs)
@@ -439,7 +461,7 @@ Result<SetOutcome> PolicyStore::Impl::set_in_database(const FileRef& file, const
   }
   if (options.dry_run) return SetOutcome::changed;
   if (!value.tag) {
-    push(Change{std::move(*record), false});
+    push({.kind = Change::Kind::put, .record = std::move(*record), .erases = false, .before = {}});
     return SetOutcome::changed;
   }
   // The file has an xattr, which wins over a record and must go. The record is committed first: a crash in
@@ -552,7 +574,10 @@ Result<bool> PolicyStore::Impl::apply(const FileRef& file, const struct statx& s
   if (!record) return tl::unexpected(record.error());
   record->carrier = found.correction == Correction::moved_to_database ? Carrier::database : Carrier::xattr;
   record->policy = found.policy;
-  push(Change{std::move(*record), found.correction == Correction::entry_removed});
+  push({.kind = Change::Kind::correct,
+        .record = std::move(*record),
+        .erases = found.correction == Correction::entry_removed,
+        .before = known});
   return true;
 }
 
@@ -562,10 +587,12 @@ Result<std::vector<Reconciled>> PolicyStore::reconcile(const FileRef& file, cons
   const auto status = status_to_tag(file);
   if (!status) return tl::unexpected(status.error());
   for (const Space space : {Space::system, Space::user}) {
-    const auto value = impl_->read(file, space);
-    if (!value) return tl::unexpected(value.error());
+    // The record first: whoever changes the xattr afterwards changes the record later still, and a record
+    // that has changed is not corrected.
     const auto known = impl_->records->find(file, space);
     if (!known) return tl::unexpected(known.error());
+    const auto value = impl_->read(file, space);
+    if (!value) return tl::unexpected(value.error());
     const auto correction = correction_of(value->tag, value->code != EOPNOTSUPP, *known, options.move);
     if (!correction) continue;
     Reconciled found;

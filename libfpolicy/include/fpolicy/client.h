@@ -88,6 +88,7 @@ class FPOLICY_API RemoteRecords : public RecordStore {
   [[nodiscard]] bool writable() const override { return false; }
   Status put(std::span<const TagRecord> records) override;
   Status erase(std::span<const TagRecord> records) override;
+  Status correct(std::span<const RecordCorrection> corrections) override;
   Status for_each(std::string_view path_prefix, const std::function<bool(const TagRecord&)>& each) override;
   [[nodiscard]] Result<std::uint64_t> data_version() override;
 

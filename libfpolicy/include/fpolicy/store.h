@@ -124,6 +124,14 @@ struct FPOLICY_API TagRecord {
   std::int64_t changed_ns = 0;  ///< when, CLOCK_REALTIME
 };
 
+/// A change to a record that somebody has read: it is made only while the record is still as it was then.
+struct FPOLICY_API RecordCorrection {
+  TagRecord record;
+  bool erase = false;
+  /// The live record that was read; nothing where there was none.
+  std::optional<TagRecord> before;
+};
+
 /// The records, however they are reached: SQLite for root, policyd's socket for others.
 class FPOLICY_API RecordStore {
  public:
@@ -144,6 +152,9 @@ class FPOLICY_API RecordStore {
   /// Removes by identity and space, all in one transaction; what is not there is no error. Other files lose
   /// the path, where it is not empty, as with put.
   virtual Status erase(std::span<const TagRecord> records) = 0;
+  /// As put and erase, all in one transaction; what others have changed since it was read is left alone,
+  /// which is no error.
+  virtual Status correct(std::span<const RecordCorrection> corrections) = 0;
   /// Every record whose path starts with `path_prefix`, by path. `each` returns false to stop; it may call
   /// the store. Records that others write meanwhile may or may not be seen.
   virtual Status for_each(std::string_view path_prefix,

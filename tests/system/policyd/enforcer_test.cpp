@@ -41,6 +41,9 @@ class CountingRecords final : public RecordStore {
   [[nodiscard]] bool writable() const override { return records_->writable(); }
   Status put(std::span<const TagRecord> records) override { return records_->put(records); }
   Status erase(std::span<const TagRecord> records) override { return records_->erase(records); }
+  Status correct(std::span<const RecordCorrection> corrections) override {
+    return records_->correct(corrections);
+  }
   Status for_each(std::string_view prefix, const std::function<bool(const TagRecord&)>& each) override {
     if (prefix.starts_with(counted)) ++asked;
     return records_->for_each(prefix, each);

@@ -112,6 +112,26 @@ TEST_F(CarryOverTest, AReplacedFileGetsTheTagAndTheOldEntryGoes) {
   EXPECT_THAT(catalogue(), testing::ElementsAre(path + " bind:1"));
 }
 
+TEST_F(CarryOverTest, AHalfCarriedFileGetsItsUserTagToo) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root sets system tags";
+  const auto set_system = [&](std::string_view text) {
+    ASSERT_TRUE(store->set(at(path), Space::system, policy(text)));
+    ASSERT_TRUE(store->flush());
+  };
+  set_system("bind:0");
+  set(path, "bind:1");
+  replace(path);
+  // As if killed in between; once before and once after the entry was written.
+  set_system("bind:0");
+  EXPECT_EQ(carry(), "bind:1");
+  replace(path);
+  ASSERT_EQ(xattrs.set(at(path), "security.fpolicy", "1 bind:0", true), 0);
+  EXPECT_EQ(carry(), "bind:1");
+  EXPECT_EQ(tag(path), "bind:1");
+  EXPECT_EQ(carry(), "nothing");
+  EXPECT_THAT(catalogue(), testing::IsSupersetOf({path + " bind:0", path + " bind:1"}));
+}
+
 TEST_F(CarryOverTest, WhereTheDatabaseHoldsTheTagItIsTheSame) {
   xattrs.get_error = EOPNOTSUPP;
   set(path, "bind:1");

@@ -371,6 +371,44 @@ TEST_F(PolicyStoreTest, ReconcileCorrectsTheCatalogue) {
   EXPECT_EQ(tag()->text, "bind:3");
 }
 
+TEST_F(PolicyStoreTest, WhatOthersHaveChangedMeanwhileIsNotCorrected) {
+  // Another process, whose changes are in the database before what is queued here.
+  PolicyStore other(database.get(), &identifier, &xattrs);
+  const auto set_by_other = [&](std::string_view text) {
+    ASSERT_TRUE(other.set(at(path), Space::user, policy(text)));
+    ASSERT_TRUE(other.flush());
+  };
+  const auto reconciled = [&] {
+    const auto done = store->reconcile(at(path));
+    ASSERT_TRUE(done) << done.error().message;
+    ASSERT_EQ(done->size(), 1U);
+  };
+  ASSERT_TRUE(set("bind:1"));
+  // An entry without its xattr goes; but now the database carries the tag.
+  ASSERT_EQ(::removexattr(path.c_str(), "user.fpolicy"), 0);
+  reconciled();
+  xattrs.set_error = ENOSPC;
+  set_by_other("bind:2");
+  ASSERT_TRUE(store->flush());
+  ASSERT_TRUE(tag());
+  EXPECT_EQ(tag()->text, "bind:2");
+  // An entry that is corrected, and one that was missing.
+  xattrs.set_error = 0;
+  set_by_other("bind:3");
+  ASSERT_EQ(::setxattr(path.c_str(), "user.fpolicy", "1 bind:4", 8, 0), 0);
+  reconciled();
+  set_by_other("bind:5");
+  ASSERT_TRUE(store->flush());
+  EXPECT_EQ(record()->policy, "bind:5");
+  ASSERT_TRUE(other.remove(at(path), Space::user));
+  ASSERT_TRUE(other.flush());
+  ASSERT_EQ(::setxattr(path.c_str(), "user.fpolicy", "1 bind:6", 8, 0), 0);
+  reconciled();
+  set_by_other("bind:7");
+  ASSERT_TRUE(store->flush());
+  EXPECT_EQ(record()->policy, "bind:7");
+}
+
 TEST_F(PolicyStoreTest, ThreadsTagSideBySide) {
   // Together more changes than a batch holds.
   constexpr int files = 500;
@@ -413,6 +451,9 @@ TEST_F(PolicyStoreTest, FlushTellsThatTheDatabaseFailed) {
     bool writable() const override { return true; }
     Status put(std::span<const TagRecord> records) override { return below_.put(records); }
     Status erase(std::span<const TagRecord> records) override { return below_.erase(records); }
+    Status correct(std::span<const RecordCorrection> corrections) override {
+      return below_.correct(corrections);
+    }
     Status for_each(std::string_view prefix, const std::function<bool(const TagRecord&)>& each) override {
       return below_.for_each(prefix, each);
     }
