@@ -111,7 +111,11 @@ class Migration {
                                const job::SurveyOptions& options, std::vector<job::StayRun>* stays) {
     job::Survey survey(*frames_, topology_, *pairing_, mappings_.rules(), groups, each, options);
     for (std::size_t i = 0; i < mappings_.pages().size(); ++i) {
-      if (guardian_) guardian_->alive();
+      // Halted, the job waits for its moves, which look whether to stop.
+      if (guardian_)
+        guardian_->alive();
+      else if (!progress(Phase::plan, 0, 0) && !has_moved())
+        return fail(EINTR, "stopped before anything had moved");
       if (auto added =
               survey.add(static_cast<std::uint32_t>(i), *mappings_.pages()[i], mappings_.mapped()[i]);
           !added)
@@ -119,6 +123,7 @@ class Migration {
     }
     if (auto finished = survey.finish(); !finished) return tl::unexpected(finished.error());
     if (stays != nullptr) *stays = survey.stays();
+    if (!guardian_) (void)progress(Phase::plan, 0, 0);
     return std::move(survey.moves());
   }
 

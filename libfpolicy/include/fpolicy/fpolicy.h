@@ -321,9 +321,9 @@ FPOLICY_API void fpolicy_migrate_options_init(struct fpolicy_migrate_options* op
  * `message`: gets a text, cut to `message_size` bytes with its NUL; of an error why, of success what is worth
  * knowing (a line for each note), or "". May be NULL with size 0.
  *
- * Errors, with nothing moved: -EINVAL sets or options that are wrong or contradict each other; -EPERM no
- * privilege, or a process that is not `owner`'s; -ENOENT no such cgroup; -ESRCH none of the processes exists;
- * -ENOSPC the target nodes are too small; -EACCES nodes that the job's cpuset does not allow; -ETIMEDOUT the
+ * Errors, with nothing moved: -EINVAL sets or options that are wrong or contradict each other; -EINTR stopped
+ * by `progress`; -EPERM no privilege, or a process that is not `owner`'s; -ENOENT no such cgroup; -ESRCH none
+ * of the processes exists; -ENOSPC the target nodes are too small; -EACCES nodes that the job's cpuset does not allow; -ETIMEDOUT the
  * job could not be frozen; -EBUSY the job is being moved already; -E2BIG a struct of a newer version;
  * -ENOMEM; others of the calls that failed. */
 FPOLICY_API int fpolicy_migrate(const struct fpolicy_migrate_options* options,

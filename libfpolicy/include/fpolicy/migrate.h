@@ -182,13 +182,13 @@ struct FPOLICY_API MigrateOptions {
 ///
 /// Needs CAP_SYS_NICE, CAP_SYS_PTRACE and CAP_SYS_ADMIN (page frames, the files that processes map). A job
 /// that is frozen is thawed whatever happens to the caller: a process of its own sees to that (Guardian).
-/// Errors, with nothing moved: EINVAL a set that is empty, names a node without memory, a cgroup's path that
-/// is not in its shortest form, or options that contradict each other; EPERM without privilege, or a process
-/// that is not `owner`'s; E2BIG more processes or mappings than the limits; ENOENT no such cgroup; ESRCH none
-/// of the processes exists; ENOSPC the target nodes are too small (see partial); EACCES target nodes that the
-/// job's cpuset does not allow, without set_cpuset; ETIMEDOUT the job could not be frozen; EBUSY another
-/// migration of the job is under way. What happens to pages and single processes later is no error, but in
-/// the report.
+/// Errors, with nothing moved: EINTR `progress` said stop; EINVAL a set that is empty, names a node without
+/// memory, a cgroup's path that is not in its shortest form, or options that contradict each other; EPERM
+/// without privilege, or a process that is not `owner`'s; E2BIG more processes or mappings than the limits;
+/// ENOENT no such cgroup; ESRCH none of the processes exists; ENOSPC the target nodes are too small (see
+/// partial); EACCES target nodes that the job's cpuset does not allow, without set_cpuset; ETIMEDOUT the job
+/// could not be frozen; EBUSY another migration of the job is under way. What happens to pages and single
+/// processes later is no error, but in the report.
 FPOLICY_API Result<MigrateReport> migrate_job(const Job& job, const MigrateOptions& options,
                                               const Topology& topology, Resolver* resolver);
 
