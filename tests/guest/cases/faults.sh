@@ -188,6 +188,45 @@ nothing_is_collected() {
 case_nothing_is_collected_from_a_broken_ext4() { nothing_is_collected ext4 64M mke2fs -q -F -t ext4; }
 case_nothing_is_collected_from_a_broken_xfs() { nothing_is_collected xfs 300M mkfs.xfs -q -f; }
 
+case_a_users_quota_is_used_up() {
+  database=/var/lib/fpolicy/fpolicy.db
+  local files=300 xattrs
+  make_disk xfs 300M mkfs.xfs -q -f -i size=512
+  umount $where
+  mount -o noatime,uquota /dev/mapper/t-disk $where
+  make_many $where/t $files
+  # An inode of 512 bytes that has no room left: its next attribute takes a block.
+  find $where/t -type f -print0 | xargs -0 setfattr -n user.first -v "$(printf '%0240d' 0)"
+  find $where/t -type f -print0 | xargs -0 setfattr -n user.second -v "$(printf '%013d' 0)"
+  chown -R user $where/t
+  chmod 755 $where
+  xfs_quota -x -c 'limit bhard=400k user' $where
+  # Alone, a user has what fits, and is told of the rest.
+  expect_status 1 as_user user setfpolicy -R bind:1 $where/t
+  grep -q 'Disk quota exceeded' <<<"$err" || fail "message: $err"
+  xattrs=$(has_xattrs)
+  echo "note: the quota is enough for $xattrs of $files tags"
+  if [ "$xattrs" -eq 0 ] || [ "$xattrs" -eq $files ]; then fail "$xattrs tags"; fi
+  equal $((files - xattrs)) "$(grep -c 'Disk quota exceeded' <<<"$err")" "files that were told"
+  equal "$xattrs" "$(tagged $where/t bind:1)" "tags"
+  # policyd keeps what does not; the same command goes on.
+  start_policyd
+  expect_status 0 as_user user setfpolicy -R bind:1 $where/t
+  equal $files "$(tagged $where/t bind:1)" "tags with policyd"
+  equal "$xattrs" "$(has_xattrs)" "of which are xattrs"
+  expect_status 0 as_user user setfpolicy -R migrate=no $where/t
+  equal $files "$(tagged $where/t migrate=no)" "tags that were changed"
+  # When there is room they go where they belong.
+  xfs_quota -x -c 'limit bhard=0 user' $where
+  queryfpolicy --repair -R $where/t >/dev/null
+  equal $files "$(has_xattrs)" "xattrs in the end"
+  equal $files "$(tagged $where/t migrate=no)" "tags in the end"
+  equal 0 "$(sqlite3 -readonly $database "SELECT count(*) FROM tag WHERE carrier = 1")" "tags that the database carries"
+  whole
+}
+# How many files have one; getfattr fails where one has none.
+has_xattrs() { getfattr -R -n user.fpolicy --absolute-names $where/t 2>/dev/null | grep -c '^user.fpolicy=' || true; }
+
 case_a_database_that_cannot_be_read() {
   make_disk ext4 64M mke2fs -q -F -t ext4
   database=$where/state/fpolicy.db
