@@ -190,11 +190,11 @@ case_nothing_is_collected_from_a_broken_xfs() { nothing_is_collected xfs 300M mk
 
 case_a_users_quota_is_used_up() {
   database=/var/lib/fpolicy/fpolicy.db
-  local files=300 xattrs
+  local count=300 xattrs
   make_disk xfs 300M mkfs.xfs -q -f -i size=512
   umount $where
   mount -o noatime,uquota /dev/mapper/t-disk $where
-  make_many $where/t $files
+  make_many $where/t $count
   # An inode of 512 bytes that has no room left: its next attribute takes a block.
   find $where/t -type f -print0 | xargs -0 setfattr -n user.first -v "$(printf '%0240d' 0)"
   find $where/t -type f -print0 | xargs -0 setfattr -n user.second -v "$(printf '%013d' 0)"
@@ -205,27 +205,61 @@ case_a_users_quota_is_used_up() {
   expect_status 1 as_user user setfpolicy -R bind:1 $where/t
   grep -q 'Disk quota exceeded' <<<"$err" || fail "message: $err"
   xattrs=$(has_xattrs)
-  echo "note: the quota is enough for $xattrs of $files tags"
-  if [ "$xattrs" -eq 0 ] || [ "$xattrs" -eq $files ]; then fail "$xattrs tags"; fi
-  equal $((files - xattrs)) "$(grep -c 'Disk quota exceeded' <<<"$err")" "files that were told"
+  echo "note: the quota is enough for $xattrs of $count tags"
+  if [ "$xattrs" -eq 0 ] || [ "$xattrs" -eq $count ]; then fail "$xattrs tags"; fi
+  equal $((count - xattrs)) "$(grep -c 'Disk quota exceeded' <<<"$err")" "files of which was told"
   equal "$xattrs" "$(tagged $where/t bind:1)" "tags"
   # policyd keeps what does not; the same command goes on.
   start_policyd
   expect_status 0 as_user user setfpolicy -R bind:1 $where/t
-  equal $files "$(tagged $where/t bind:1)" "tags with policyd"
+  equal $count "$(tagged $where/t bind:1)" "tags with policyd"
   equal "$xattrs" "$(has_xattrs)" "of which are xattrs"
   expect_status 0 as_user user setfpolicy -R migrate=no $where/t
-  equal $files "$(tagged $where/t migrate=no)" "tags that were changed"
+  equal $count "$(tagged $where/t migrate=no)" "tags that were changed"
   # When there is room they go where they belong.
   xfs_quota -x -c 'limit bhard=0 user' $where
   queryfpolicy --repair -R $where/t >/dev/null
-  equal $files "$(has_xattrs)" "xattrs in the end"
-  equal $files "$(tagged $where/t migrate=no)" "tags in the end"
+  equal $count "$(has_xattrs)" "xattrs in the end"
+  equal $count "$(tagged $where/t migrate=no)" "tags in the end"
   equal 0 "$(sqlite3 -readonly $database "SELECT count(*) FROM tag WHERE carrier = 1")" "tags that the database carries"
   whole
 }
 # How many files have one; getfattr fails where one has none.
 has_xattrs() { getfattr -R -n user.fpolicy --absolute-names $where/t 2>/dev/null | grep -c '^user.fpolicy=' || true; }
+
+case_a_servers_word_is_no_proof() {
+  # The file was removed where the server is: its handle is stale. So it would be while the server has another disk, or
+  # exports another directory, and the tag must be there when the right one is back.
+  database=/var/lib/fpolicy/fpolicy.db
+  modprobe loop
+  mkdir -p $where /tmp/t
+  base ext4 32M mke2fs -q -F -t ext4
+  serve
+  mount -t nfs -o vers=4.2,noac 127.0.0.1:/ $where
+  touch $where/{stays,goes}
+  # NFS carries no security.*: the database has these.
+  setfpolicy bind:1 $where/{stays,goes}
+  equal 2 "$(sqlite3 -readonly $database "SELECT count(*) FROM tag WHERE carrier = 1")" "records"
+  cp /tmp/t/base/goes /tmp/t/base/other
+  rm /tmp/t/base/goes
+  echo 3 >/proc/sys/vm/drop_caches
+  expect_status 0 queryfpolicy --stale
+  grep -q "$where/goes" <<<"$out" || fail "--stale: $out"
+  expect_status 0 policyctl gc
+  equal "" "$out" "what gc has collected"
+  equal 2 "$(sqlite3 -readonly $database "SELECT count(*) FROM tag")" "records after gc"
+  # Another file at its path is another file.
+  mv /tmp/t/base/other /tmp/t/base/goes
+  expect_status 0 getfpolicy $where/goes
+  grep -q bind:1 <<<"$out" && fail "the new file has the tag: $out"
+  start_policyd
+  policyctl apply >/dev/null || true
+  stop_policyd
+  equal 2 "$(sqlite3 -readonly $database "SELECT count(*) FROM tag WHERE policy = 'bind:1'")" "records after policyd"
+  expect_status 0 getfpolicy $where/stays
+  grep -q bind:1 <<<"$out" || fail "the file that stays: $out"
+  whole
+}
 
 case_a_database_that_cannot_be_read() {
   make_disk ext4 64M mke2fs -q -F -t ext4
