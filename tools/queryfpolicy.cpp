@@ -289,6 +289,12 @@ class QueryFpolicy {
     if (!read) command_.error("--all: " + read.error().message);
   }
 
+  /// That a file cannot be found is none where its filesystem is not mounted, or another is as well or over
+  /// it, nor where it is not for this caller to see.
+  static bool is_fault(int code) {
+    return code != ENODEV && code != ENOTUNIQ && code != EXDEV && code != EPERM && code != EACCES;
+  }
+
   void catalogued(const TagRecord& record) {
     const auto row_for = [&](State state, std::string reason) {
       AuditedFile row;
@@ -305,15 +311,17 @@ class QueryFpolicy {
     if (finding.fate == Fate::stale || finding.fate == Fate::gone)
       return add(row_for(State::stale, finding.reason));
     if (finding.fate == Fate::unknown) {
-      if (!options_.stale) return add(row_for(State::unknown, finding.reason));
       // Not mounted says nothing of the record.
-      if (finding.code != ENODEV) command_.error(record.path, Error{finding.code, finding.reason});
+      if (options_.stale ? finding.code != ENODEV : is_fault(finding.code))
+        command_.error(record.path, Error{finding.code, finding.reason});
+      if (!options_.stale) add(row_for(State::unknown, finding.reason));
       return;
     }
     auto file = open_record(stores_->identifier(), record);
     if (!file) {
       // Between the two looks, or not for this caller to open.
       const bool lost = file.error().code == ESTALE || file.error().code == ENOENT;
+      if (!lost && is_fault(file.error().code)) command_.error(record.path, file.error());
       return add(row_for(lost ? State::stale : State::unknown, file.error().message));
     }
     const FileRef ref{file->fd.get(), nullptr, file->path, file->device};

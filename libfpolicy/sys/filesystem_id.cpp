@@ -108,7 +108,8 @@ Result<std::string> blkid_uuid(const std::string& node, dev_t device) {
   blkid_probe_set_superblocks_flags(probe.get(), BLKID_SUBLKS_UUID);
   // 0: found, 1: nothing known there, -2: ambivalent, -1: error.
   const int result = blkid_do_safeprobe(probe.get());
-  if (result < 0) return fail(EIO, fmt::format("blkid {}: more than one filesystem, or unreadable", node));
+  if (result == -2) return fail(EIO, fmt::format("blkid {}: more than one filesystem", node));
+  if (result < 0) return fail_errno("blkid", node, EIO);
   const char* value = nullptr;
   if (result == 1 || blkid_probe_lookup_value(probe.get(), "UUID", &value, nullptr) != 0)
     return std::string();

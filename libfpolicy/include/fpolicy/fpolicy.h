@@ -323,9 +323,9 @@ FPOLICY_API void fpolicy_migrate_options_init(struct fpolicy_migrate_options* op
  *
  * Errors, with nothing moved: -EINVAL sets or options that are wrong or contradict each other; -EINTR stopped
  * by `progress`; -EPERM no privilege, or a process that is not `owner`'s; -ENOENT no such cgroup; -ESRCH none
- * of the processes exists; -ENOSPC the target nodes are too small; -EACCES nodes that the job's cpuset does not allow; -ETIMEDOUT the
- * job could not be frozen; -EBUSY the job is being moved already; -E2BIG a struct of a newer version;
- * -ENOMEM; others of the calls that failed. */
+ * of the processes exists; -ENOSPC the target nodes are too small; -EACCES nodes that the job's cpuset does
+ * not allow; -ETIMEDOUT the job could not be frozen; -EBUSY the job is being moved already; -E2BIG a struct
+ * of a newer version; -ENOMEM; others of the calls that failed. */
 FPOLICY_API int fpolicy_migrate(const struct fpolicy_migrate_options* options,
                                 struct fpolicy_migrate_report* report, char* message, size_t message_size);
 
