@@ -329,7 +329,9 @@ void Guard::expire() {
       next_expiry_ = std::min(next_expiry_, current->second.expires);
       continue;
     }
+    const bool had_held = !current->second.files.empty();
     let_go(current);
+    if (!had_held) continue;
     const std::scoped_lock lock(mutex_);
     ++told_.expired;
   }

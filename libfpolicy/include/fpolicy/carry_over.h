@@ -48,10 +48,9 @@ class FPOLICY_API CarryOver {
             Administrator administrator = {});
 
   /// Sets the policy of the latest entry that the catalogue has under this absolute path, where the
-  /// administrator made it and the path now names another file than then, without any tag; a
-  /// user tag also beside a system tag. Nothing: there is no such entry or file, or the file has a tag, which
-  /// then is in the catalogue. A user tag is carried over
-  /// only where the administrator has set it.
+  /// administrator made it and the path now names another file than then, without any tag; a user tag also
+  /// beside a system tag. Nothing: there is no such entry or file, or the file has a tag, which then is in
+  /// the catalogue. A user tag is carried over only where the administrator has set it.
   /// Error: EPERM where somebody else may have put the file there (he owns it or a directory on
   /// the way, or may write one; a symbolic link; for a user tag, may write the file), EXDEV on another
   /// filesystem, ENOTUNIQ where two have its id, EISDIR or ENOTDIR for another type, ENOTSUP for an entry

@@ -1,6 +1,7 @@
 #!/bin/bash
 # shellcheck disable=SC2154,SC2016,SC2086 # lib.sh assigns what is read here; jq and awk expand themselves; no word here has spaces
 # A Debian with systemd, of which policyd is a service and whose process 1 is a writer of cgroup files (run --systemd).
+# FPOLICY_STARTS: how often jobs are moved and services and containers started; 10 in a long run.
 
 [ -d /run/systemd/system ] || skip "systemd does not run here"
 
@@ -87,8 +88,9 @@ case_set_property() {
   guarded_at_home
   a_job 0
   sample $libc
-  local node
-  for node in 2 0 3 0; do
+  local i node nodes=(2 0 3 0)
+  for ((i = 0; i < ${FPOLICY_STARTS:-4}; i++)); do
+    node=${nodes[i % 4]}
     systemctl set-property --runtime t-job AllowedMemoryNodes=$node
     within 2 "anonymous memory on $node" anonymous_on $node
   done
@@ -100,7 +102,10 @@ case_service_starts() {
   started
   guarded_at_home
   sample $libc
-  for node in 3 2 3; do systemd-run --quiet --wait -p AllowedMemoryNodes=$node /bin/true; done
+  local i
+  for ((i = 0; i < ${FPOLICY_STARTS:-3}; i++)); do
+    systemd-run --quiet --wait -p AllowedMemoryNodes=$((2 + (i + 1) % 2)) /bin/true
+  done
   never_left
 }
 
@@ -115,7 +120,7 @@ case_container() {
     | .linux.cgroupsPath = "/t-container"' config.json >new
   mv new config.json
   sample $libc
-  for _ in 1 2; do runc run t-container; done
+  for _ in $(seq "${FPOLICY_STARTS:-2}"); do runc run t-container; done
   never_left
 }
 
