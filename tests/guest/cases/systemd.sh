@@ -1,7 +1,6 @@
 #!/bin/bash
 # shellcheck disable=SC2154,SC2016,SC2086 # lib.sh assigns what is read here; jq and awk expand themselves; no word here has spaces
 # A Debian with systemd, of which policyd is a service and whose process 1 is a writer of cgroup files (run --systemd).
-# FPOLICY_STARTS: how often jobs are moved and services and containers started; 10 in a long run.
 
 [ -d /run/systemd/system ] || skip "systemd does not run here"
 
@@ -89,7 +88,7 @@ case_set_property() {
   a_job 0
   sample $libc
   local i node nodes=(2 0 3 0)
-  for ((i = 0; i < ${FPOLICY_STARTS:-4}; i++)); do
+  for ((i = 0; i < 10; i++)); do
     node=${nodes[i % 4]}
     systemctl set-property --runtime t-job AllowedMemoryNodes=$node
     within 2 "anonymous memory on $node" anonymous_on $node
@@ -103,7 +102,7 @@ case_service_starts() {
   guarded_at_home
   sample $libc
   local i
-  for ((i = 0; i < ${FPOLICY_STARTS:-3}; i++)); do
+  for ((i = 0; i < 10; i++)); do
     systemd-run --quiet --wait -p AllowedMemoryNodes=$((2 + (i + 1) % 2)) /bin/true
   done
   never_left
@@ -120,7 +119,7 @@ case_container() {
     | .linux.cgroupsPath = "/t-container"' config.json >new
   mv new config.json
   sample $libc
-  for _ in $(seq "${FPOLICY_STARTS:-2}"); do runc run t-container; done
+  for _ in $(seq 10); do runc run t-container; done
   never_left
 }
 
