@@ -139,22 +139,24 @@ class ChunkObserver {
   /// Pages that fault-around left out: locked for a moment, marked for readahead, alone in their block, or
   /// gone.
   void locate_rest() {
-    if (!any_unknown()) return;
-    for_each_unknown_run(
-        [&](std::size_t first, std::size_t count) { (void)memory_.populate(at(first), count * page_size_); });
-    locate();
-    if (!any_unknown()) return;
-    // Truncated or reclaimed meanwhile? Then they are no longer resident, and populating them would read them
-    // in.
-    if (memory_.residency(address_, resident()) != 0) return;
-    for (std::size_t page = 0; page < pages_.size(); ++page) {
-      if (!pages_[page].is_unknown()) continue;
-      if (!is_resident(page))
-        pages_[page] = PageState::absent();
-      else
-        (void)memory_.populate(at(page), page_size_);
+    for (int tries = 0; tries < 2 && any_unknown(); ++tries) {
+      for_each_unknown_run([this](std::size_t first, std::size_t count) { populate_again(first, count); });
+      locate();
     }
-    if (any_unknown()) locate();
+  }
+
+  /// Truncated or reclaimed meanwhile? Then they are no longer resident, and populating them would read them
+  /// in.
+  void populate_again(std::size_t first, std::size_t count) {
+    if (memory_.residency(at(first), resident().subspan(first, count)) != 0) return;
+    const std::size_t end = first + count;
+    while (first < end) {
+      std::size_t behind = first;
+      while (behind < end && is_resident(behind)) ++behind;
+      if (behind > first) (void)memory_.populate(at(first), (behind - first) * page_size_);
+      if (behind < end) pages_[behind] = PageState::absent();
+      first = behind + 1;
+    }
   }
 
   [[nodiscard]] bool any_unknown() const {

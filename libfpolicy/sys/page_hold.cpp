@@ -59,6 +59,22 @@ Result<std::uint64_t> PageHold::hold(int fd, std::uint64_t offset, std::uint64_t
   return held;
 }
 
+/// Holds those of the pages from `offset` on that are resident.
+Status PageHold::hold_pages(int fd, std::uint64_t offset, std::uint64_t page,
+                            std::span<const unsigned char> resident, std::uint64_t& held) {
+  for (std::size_t first = 0; first < resident.size();) {
+    std::size_t end = first;
+    while (end < resident.size() && (resident[end] & 1U) != 0) ++end;
+    if (end > first) {
+      const auto taken = hold(fd, offset + first * page, (end - first) * page);
+      if (!taken) return tl::unexpected(taken.error());
+      held += *taken;
+    }
+    first = end + 1;
+  }
+  return {};
+}
+
 Result<std::uint64_t> PageHold::hold_resident(int fd, const std::function<bool(std::uint64_t held)>& go_on) {
   constexpr std::uint64_t window = 16U << 20U;
   // What it has open stays open: holding is a matter of milliseconds.
@@ -70,10 +86,11 @@ Result<std::uint64_t> PageHold::hold_resident(int fd, const std::function<bool(s
   if (!may_ask) return tl::unexpected(may_ask.error());
   if (!*may_ask) return fail(EPERM, "which of its pages are resident may not be asked");
   // A page that is reclaimed a moment after it was seen resident is read in again, on whatever node this
-  // thread runs: at least without its neighbours.
+  // thread runs: at least without its neighbours, and with few others that are reclaimed meanwhile.
+  constexpr std::uint64_t pages_at_a_time = 64;
   (void)::posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
   const std::uint64_t page = shape->page_size;
-  std::vector<unsigned char> resident(window / page);
+  std::vector<unsigned char> resident(pages_at_a_time);
   std::uint64_t held = 0;
   std::uint64_t offset = 0;
   while ((offset = memory->next_resident(fd, *shape, offset, window, true)) < shape->bytes && go_on(held)) {
@@ -82,19 +99,17 @@ Result<std::uint64_t> PageHold::hold_resident(int fd, const std::function<bool(s
     const std::uint64_t pages = (length + page - 1) / page;
     const auto address = memory->map(fd, offset, pages * page, *shape);
     if (!address) return tl::unexpected(address.error());
-    const int error = memory->residency(*address, std::span(resident).first(pages));
-    memory->unmap(*address, pages * page);
-    if (error != 0) return fail_errno("mincore", "", error);
-    for (std::uint64_t first = 0; first < pages;) {
-      std::uint64_t end = first;
-      while (end < pages && (resident[end] & 1U) != 0) ++end;
-      if (end > first) {
-        const auto taken = hold(fd, offset + first * page, (end - first) * page);
-        if (!taken) return tl::unexpected(taken.error());
-        held += *taken;
-      }
-      first = end + 1;
+    Status done;
+    for (std::uint64_t first = 0; first < pages && done; first += pages_at_a_time) {
+      if (first > 0 && !go_on(held)) break;
+      const auto look = std::span(resident).first(std::min(pages_at_a_time, pages - first));
+      if (const int error = memory->residency(*address + first * page, look); error != 0)
+        done = fail_errno("mincore", "", error);
+      else
+        done = hold_pages(fd, offset + first * page, page, look, held);
     }
+    memory->unmap(*address, pages * page);
+    if (!done) return tl::unexpected(done.error());
     offset += pages * page;
   }
   return held;

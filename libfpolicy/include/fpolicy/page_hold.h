@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 namespace fpolicy {
@@ -21,8 +22,8 @@ class FPOLICY_API PageHold {
   /// such as are mapped. Error: those of splice(2); EINVAL on filesystems that cannot (hugetlbfs).
   Result<std::uint64_t> hold(int fd, std::uint64_t offset, std::uint64_t length);
   /// Takes references on those pages of the file that are resident, and returns how many bytes are held.
-  /// `go_on` is asked before each 16 MiB, with what is held so far; false ends the work. Error: as of hold();
-  /// ENOTSUP for hugetlbfs; EPERM where the caller may not know what is resident.
+  /// `go_on` is asked before each 256 KiB, with what is held so far; false ends the work. Error: as of
+  /// hold(); ENOTSUP for hugetlbfs; EPERM where the caller may not know what is resident.
   Result<std::uint64_t> hold_resident(int fd, const std::function<bool(std::uint64_t held)>& go_on);
   void release() {
     pipes_.clear();
@@ -37,6 +38,8 @@ class FPOLICY_API PageHold {
     Fd write;
   };
   Status add_pipe();
+  Status hold_pages(int fd, std::uint64_t offset, std::uint64_t page, std::span<const unsigned char> resident,
+                    std::uint64_t& held);
   std::vector<Pipe> pipes_;
   bool full_ = true;  ///< the last pipe takes no more
 };

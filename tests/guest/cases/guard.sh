@@ -63,9 +63,8 @@ tell_guard() {
   policyctl --json status | jq -c '.guard.delays' | sed 's/^/note: /'
 }
 
-nothing_slipped() {
-  equal 0 "$(policyctl --json status | jq .counters.pages_slipped)" "slipped pages"
-}
+slipped() { policyctl --json status | jq .counters.pages_slipped; }
+nothing_slipped() { equal 0 "$(slipped)" "slipped pages"; }
 
 case_without_the_guard_they_leave() {
   # What the other cases prevent does happen here; else they would prove nothing.
@@ -82,7 +81,7 @@ case_without_the_guard_they_leave() {
   count_samples 0
   [ "$astray" -gt 0 ] || fail "no page has left"
   within 2 "repaired" all_on 0 /mnt/ext4/t/lib.so 4096
-  [ "$(policyctl --json status | jq .counters.pages_slipped)" -gt 0 ] || fail "nothing slipped"
+  some_slipped || fail "nothing slipped"
 }
 
 case_moves_by_echo() {
@@ -395,7 +394,7 @@ max_bytes = 8388608"
   within 2 "repaired" all_on 0 $lib $pages
   [ "$(guard_value most_held_bytes)" -le 25165824 ] || fail "$(guard_value most_held_bytes) bytes were held"
 }
-some_slipped() { [ "$(policyctl --json status | jq .counters.pages_slipped)" -gt 0 ]; }
+some_slipped() { [ "$(slipped)" -gt 0 ]; }
 
 case_other_cgroups_are_left_alone() {
   guarded 'deadline_ms = 1000
@@ -446,7 +445,8 @@ case_memory_is_short() {
   sync
   fill_node 2 112
   sample $lib
-  local hog
+  local hog again most
+  again=$(pages_read_again)
   # No swap: what it cannot have is not given to it, or it is ended.
   on_node 0 mapper --anon $(($(free_kib 0) / 1024 + 24)) >/tmp/hog 2>&1 &
   hog=$!
@@ -455,16 +455,23 @@ case_memory_is_short() {
   wait $hog 2>/dev/null || true
   count_samples 0
   in_time
-  [ "$astray" -eq 0 ] || fail "samples: $(sort /tmp/samples.whole | uniq -c | sort -rn | head -n 5)"
-  # What is reclaimed between a look and its being held is read in again, wherever policyd runs, and repaired: few pages.
-  [ "$(policyctl --json status | jq .counters.pages_slipped)" -lt 100 ] || nothing_slipped
+  # What is reclaimed between a look and its being held is read in again, wherever there is room, and repaired. The kernel
+  # counts such pages; all others were where they belong.
+  again=$(($(pages_read_again) - again))
+  most=$(tr ' :' '\n ' </tmp/samples.whole | awk '$1 != 0 && $2 > most { most = $2 } END { print most + 0 }')
+  echo "note: at most $most pages were elsewhere, and $(slipped) repaired; $again were read in again"
+  if [ "$most" -gt "$again" ] || [ "$(slipped)" -gt "$again" ]; then
+    fail "samples: $(sort /tmp/samples.whole | uniq -c | sort -rn | head -n 5)"
+  fi
   within 2 "nothing is held" no_pages_held
   release_nodes
 }
 
+# File pages of the whole machine that had been reclaimed.
+pages_read_again() { awk '$1 == "workingset_refault_file" { print $2 }' /proc/vmstat; }
 case_filesystem_goes_meanwhile() {
   guarded
-  local type dir source
+  local type dir source before
   for type in xfs btrfs tmpfs; do
     dir=/mnt/$type source=none
     if [ $type = tmpfs ]; then
@@ -475,13 +482,15 @@ case_filesystem_goes_meanwhile() {
       source=$(findmnt -n -o SOURCE $dir)
     fi
     prepare 8 $dir/t
+    # A round after the moves before may have met the file while it was made.
+    before=$(slipped)
     sample $lib
     echo 2 >$cg/t-job/cpuset.mems
     mount -o remount,ro $dir
     echo 0 >$cg/t-job/cpuset.mems
     there_and_back 1 2
     never_astray
-    nothing_slipped
+    equal "$before" "$(slipped)" "slipped pages"
     # Unmounted while its pages are held: nobody is in the way but those who map it.
     exec 9>$cg/t-job/cpuset.mems
     pages_are_held || fail "nothing is held"

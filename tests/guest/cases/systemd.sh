@@ -54,7 +54,11 @@ case_without_the_guard_libc_leaves() {
   started "enabled = false"
   libc_at_home
   systemctl stop policyd
-  systemd-run --quiet --wait -p AllowedMemoryNodes=3 /bin/true
+  # Now and then one alone takes none.
+  for _ in 1 2 3 4 5; do
+    systemd-run --quiet --wait -p AllowedMemoryNodes=3 /bin/true
+    [ "$(elsewhere)" -eq 0 ] || break
+  done
   echo "note: a service on node 3 took pages of libc along: $(nodes $libc)"
   [ "$(elsewhere)" -gt 0 ] || fail "none has left"
 }

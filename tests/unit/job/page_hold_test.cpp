@@ -107,7 +107,7 @@ TEST_F(PageHoldTest, StopsWhenItIsTold) {
   ASSERT_EQ(::write(large.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
   PageHold hold;
   const auto held = hold.hold_resident(large.get(), [](std::uint64_t so_far) { return so_far < 20U << 20U; });
-  EXPECT_EQ(held.value_or(0), 32U << 20U) << "two windows of 16 MiB";
+  EXPECT_EQ(held.value_or(0), 20U << 20U) << "asked before each 256 KiB";
 }
 
 TEST_F(PageHoldTest, WhatCannotBeHeldIsAFault) {
