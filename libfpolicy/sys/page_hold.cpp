@@ -19,6 +19,22 @@ namespace {
 // 256.
 constexpr std::array<int, 4> pipe_pages = {65536, 4096, 256, 16};
 
+/// Holds those of the pages from `offset` on that are resident.
+Status hold_pages(PageHold& hold, int fd, std::uint64_t offset, std::uint64_t page,
+                  std::span<const unsigned char> resident, std::uint64_t& held) {
+  for (std::size_t first = 0; first < resident.size();) {
+    std::size_t end = first;
+    while (end < resident.size() && (resident[end] & 1U) != 0) ++end;
+    if (end > first) {
+      const auto taken = hold.hold(fd, offset + first * page, (end - first) * page);
+      if (!taken) return tl::unexpected(taken.error());
+      held += *taken;
+    }
+    first = end + 1;
+  }
+  return {};
+}
+
 }  // namespace
 
 Status PageHold::add_pipe() {
@@ -59,22 +75,6 @@ Result<std::uint64_t> PageHold::hold(int fd, std::uint64_t offset, std::uint64_t
   return held;
 }
 
-/// Holds those of the pages from `offset` on that are resident.
-Status PageHold::hold_pages(int fd, std::uint64_t offset, std::uint64_t page,
-                            std::span<const unsigned char> resident, std::uint64_t& held) {
-  for (std::size_t first = 0; first < resident.size();) {
-    std::size_t end = first;
-    while (end < resident.size() && (resident[end] & 1U) != 0) ++end;
-    if (end > first) {
-      const auto taken = hold(fd, offset + first * page, (end - first) * page);
-      if (!taken) return tl::unexpected(taken.error());
-      held += *taken;
-    }
-    first = end + 1;
-  }
-  return {};
-}
-
 Result<std::uint64_t> PageHold::hold_resident(int fd, const std::function<bool(std::uint64_t held)>& go_on) {
   constexpr std::uint64_t window = 16U << 20U;
   // What it has open stays open: holding is a matter of milliseconds.
@@ -106,7 +106,7 @@ Result<std::uint64_t> PageHold::hold_resident(int fd, const std::function<bool(s
       if (const int error = memory->residency(*address + first * page, look); error != 0)
         done = fail_errno("mincore", "", error);
       else
-        done = hold_pages(fd, offset + first * page, page, look, held);
+        done = hold_pages(*this, fd, offset + first * page, page, look, held);
     }
     memory->unmap(*address, pages * page);
     if (!done) return tl::unexpected(done.error());

@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <span>
 #include <vector>
 
 namespace fpolicy {
@@ -38,8 +37,6 @@ class FPOLICY_API PageHold {
     Fd write;
   };
   Status add_pipe();
-  Status hold_pages(int fd, std::uint64_t offset, std::uint64_t page, std::span<const unsigned char> resident,
-                    std::uint64_t& held);
   std::vector<Pipe> pipes_;
   bool full_ = true;  ///< the last pipe takes no more
 };
