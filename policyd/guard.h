@@ -33,9 +33,9 @@ struct GuardStatus {
   std::string reason;  ///< why it is not
   Sentinel::State sentinel;
   SentinelShared counters{};
-  std::uint64_t holds = 0;       ///< moves for which pages were held
-  std::uint64_t partial = 0;     ///< of these, not all that stays could be held
-  std::uint64_t expired = 0;     ///< holds that ended by time: the file was still open, or its cgroup has gone
+  std::uint64_t holds = 0;    ///< moves for which pages were held
+  std::uint64_t partial = 0;  ///< of these, not all that stays could be held
+  std::uint64_t expired = 0;  ///< holds that ended by time: the file was still open, or its cgroup has gone
   std::uint64_t held_bytes = 0;  ///< now
   std::uint64_t most_held_bytes = 0;
   std::uint64_t files = 0;         ///< whose pages stay
