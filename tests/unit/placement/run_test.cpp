@@ -94,16 +94,18 @@ TEST(Audit, PagesReclaimedUnderItsHandsAreNotReadIn) {
   memory.after_residency = [&] {
     if (reclaimed) return;
     reclaimed = true;
-    // All of a fault-around block but the page that is populated first, and pages that fault-around leaves
-    // out.
+    // All of a fault-around block but the page that is populated first, and others around one that
+    // fault-around leaves out.
     for (std::size_t i = 17; i < 32; ++i) memory.pages[i].resident = false;
-    memory.beyond_end.insert({17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31});
+    for (std::size_t i = 65; i < 68; ++i) memory.pages[i].resident = false;
+    memory.pages[68].skip_around = true;
   };
   PlacementOptions options;
   options.threads = 1;
   const PlacementReport report = audited(memory, bind({0}), options);
-  EXPECT_EQ(report.residency.resident_pages, 4096U - 15U);
+  EXPECT_EQ(report.residency.resident_pages, 4096U - 18U);
   EXPECT_EQ(report.residency.unknown_pages, 0U);
+  EXPECT_EQ(memory.read_in, 0U);
 }
 
 TEST(Audit, PagesThatCannotBeMappedAreUnknownNotMisplaced) {

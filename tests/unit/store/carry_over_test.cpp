@@ -121,7 +121,7 @@ TEST_F(CarryOverTest, AHalfCarriedFileGetsItsUserTagToo) {
   set_system("bind:0");
   set(path, "bind:1");
   replace(path);
-  // As if killed in between; once before and once after the entry was written.
+  // As if killed in between; once after and once before the entry was written.
   set_system("bind:0");
   EXPECT_EQ(carry(), "bind:1");
   replace(path);
