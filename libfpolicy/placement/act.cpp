@@ -20,6 +20,15 @@ constexpr int untold = INT_MIN;
 
 }  // namespace
 
+void MoveOutcome::add(const MoveOutcome& other) {
+  moved += other.moved;
+  vanished += other.vanished;
+  busy += other.busy;
+  denied.insert(denied.end(), other.denied.begin(), other.denied.end());
+  full = full | other.full;
+  left.insert(left.end(), other.left.begin(), other.left.end());
+}
+
 MoveOutcome Mover::move(const PageAddresses& addresses, std::span<PageState> pages, Moves& moves) {
   MoveOutcome outcome;
   const Window window{&addresses, pages, &outcome};

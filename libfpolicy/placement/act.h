@@ -30,6 +30,8 @@ struct MoveOutcome {
   Moves denied;  ///< of pages mapped by others, without CAP_SYS_NICE
   NodeSet full;  ///< nodes that take no more
   Moves left;    ///< what else was not done, whatever the reason
+
+  void add(const MoveOutcome& other);
 };
 
 /// The addresses of pages that are counted through: runs of neighbours.

@@ -6,9 +6,17 @@
 #include "placement/observe.h"
 
 #include <algorithm>
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <future>
+#include <map>
 #include <optional>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace fpolicy::placement {
 namespace {
@@ -16,6 +24,9 @@ namespace {
 // Windows are a multiple of this many pages, the largest folio of a page cache, so that no folio lies in two.
 constexpr std::uint64_t window_pages_step = 2048;
 constexpr unsigned most_threads = 8;
+// More threads that move find the memory busy, and so do the machine's jobs.
+constexpr std::size_t most_movers = 4;
+constexpr std::size_t moves_per_thread = 4096;
 // Where the kernel has no cachestat(2), mincore takes 50 ns for each absent page: 13 s for an empty file of 1
 // TiB, and days for one that somebody truncated to 8 EiB. After so much of nothing, holes are skipped.
 constexpr std::uint64_t patience_bytes = std::uint64_t{16} << 30U;
@@ -70,14 +81,14 @@ class Run {
     report_.residency.page_size = shape_.page_size;
     if (options_.runs != nullptr) options_.runs->clear();
     observe_ = {thread_count(options_.threads), folios, !moving_};
-    Mover mover(memory_, options_.busy_retries);
+    movers_.emplace_back(memory_, options_.busy_retries);
 
     const std::uint64_t window = window_bytes(shape_, options_.window_bytes);
     std::uint64_t empty_bytes = 0;
     bool going_on = true;
     for (std::uint64_t offset = 0; offset < shape_.bytes && going_on; offset += window) {
       const std::uint64_t length = std::min(window, shape_.bytes - offset);
-      const auto resident = run_window(offset, length, planner, mover);
+      const auto resident = run_window(offset, length, planner);
       if (!resident) return tl::unexpected(resident.error());
       // Full windows follow full ones mostly; the question costs as much as looking where pages are resident.
       if (!*resident && offset + window < shape_.bytes) {
@@ -89,13 +100,13 @@ class Run {
       if (options_.after_window) going_on = options_.after_window(std::exchange(moved_since_, 0));
       stopped_ = !going_on && offset + window < shape_.bytes;
     }
-    explain(planner, mover);
+    explain(planner);
     return std::move(report_);
   }
 
  private:
   /// Gives whether any page of the window was resident.
-  Result<bool> run_window(std::uint64_t offset, std::uint64_t length, Planner& planner, Mover& mover) {
+  Result<bool> run_window(std::uint64_t offset, std::uint64_t length, Planner& planner) {
     const std::uint64_t page_size = shape_.page_size;
     pages_.resize((length + page_size - 1) / page_size);
     const auto mapping = Mapping::map(memory_, fd_, offset, pages_.size() * page_size, shape_);
@@ -105,7 +116,7 @@ class Run {
     const Snapshot snapshot{offset / page_size, pages_};
     Plan plan = planner.plan(snapshot);
     if (moving_ && plan.misplaced_pages > 0)
-      act(mapping->address(), snapshot, planner, mover, std::move(plan));
+      act(mapping->address(), snapshot, planner, std::move(plan));
     else {
       report_.misplaced_pages += plan.misplaced_pages;
       report_.no_memory_pages += plan.no_memory_pages;
@@ -115,9 +126,9 @@ class Run {
   }
 
   /// Moves until no node that is newly full leaves another to be tried.
-  void act(std::byte* address, const Snapshot& snapshot, Planner& planner, Mover& mover, Plan plan) {
+  void act(std::byte* address, const Snapshot& snapshot, Planner& planner, Plan plan) {
     while (true) {
-      const MoveOutcome outcome = mover.move({shape_.page_size, address}, pages_, plan.moves);
+      const MoveOutcome outcome = move({shape_.page_size, address}, plan.moves);
       report_.moved_pages += outcome.moved;
       report_.vanished_pages += outcome.vanished;
       moved_since_ += outcome.moved;
@@ -133,6 +144,37 @@ class Run {
       planner.mark_full(outcome.full);
       plan = planner.plan(snapshot);
     }
+  }
+
+  MoveOutcome move(const PageAddresses& addresses, Moves& moves) {
+    const std::size_t useful = memory_.moves_in_parallel() ? moves.size() / moves_per_thread : 1;
+    const std::size_t count =
+        std::clamp<std::size_t>(useful, 1, std::min<std::size_t>(most_movers, observe_.threads));
+    if (count == 1) return movers_.front().move(addresses, pages_, moves);
+    while (movers_.size() < count) movers_.emplace_back(memory_, options_.busy_retries);
+    std::vector<MoveOutcome> outcomes(count);
+    std::atomic<std::size_t> next{0};
+    // No folio lies in two parts: a move is one folio.
+    const auto work = [&](Mover& mover) {
+      for (std::size_t part = next++; part < count; part = next++) {
+        const auto at = [&](std::size_t index) {
+          return moves.begin() + static_cast<std::ptrdiff_t>(moves.size() * index / count);
+        };
+        Moves mine(at(part), at(part + 1));
+        outcomes[part] = mover.move(addresses, pages_, mine);
+      }
+    };
+    std::vector<std::future<void>> helpers;
+    try {
+      while (helpers.size() + 1 < count)
+        helpers.push_back(std::async(std::launch::async, work, std::ref(movers_[helpers.size() + 1])));
+    } catch (const std::system_error&) {  // NOLINT(bugprone-empty-catch)
+      // No more threads to be had: those there are do the work.
+    }
+    work(movers_.front());
+    for (std::future<void>& helper : helpers) helper.get();
+    for (std::size_t part = 1; part < count; ++part) outcomes.front().add(outcomes[part]);
+    return std::move(outcomes.front());
   }
 
   bool count() {
@@ -151,12 +193,14 @@ class Run {
     return residency.resident_pages > before;
   }
 
-  void explain(const Planner& planner, const Mover& mover) {
+  void explain(const Planner& planner) {
     std::string& reason = report_.reason;
     const auto add = [&](const std::string& text) { reason.append(reason.empty() ? "" : "; ").append(text); };
     if (report_.misplaced_pages > 0) {
       NodeSet full = planner.full();
-      for (const auto& [node, refusal] : mover.refusals()) {
+      std::map<unsigned, std::string> refusals;
+      for (const Mover& mover : movers_) refusals.insert(mover.refusals().begin(), mover.refusals().end());
+      for (const auto& [node, refusal] : refusals) {
         add("node " + std::to_string(node) + " refuses pages: " + refusal);
         full.erase(node);
       }
@@ -180,6 +224,7 @@ class Run {
   const sys::FileShape shape_;
   const bool moving_;
   ObserveOptions observe_;
+  std::deque<Mover> movers_;  ///< one for each thread that moves
   std::vector<PageState> pages_;
   PlacementReport report_;
   std::uint64_t moved_since_ = 0;

@@ -16,11 +16,16 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <charconv>
+#include <iterator>
 #include <limits>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 namespace fpolicy::sys {
@@ -63,6 +68,18 @@ bool cachestat_sees_all(const struct statfs& filesystem) {
     default:
       return false;
   }
+}
+
+/// Of "6.12.38+deb13-amd64" and the like.
+bool is_kernel_at_least(unsigned major, unsigned minor) {
+  struct utsname name{};
+  if (::uname(&name) != 0) return false;
+  std::array<unsigned, 2> version{};
+  const char* const end = std::end(name.release);
+  const auto first = std::from_chars(std::begin(name.release), end, version[0]);
+  if (first.ec != std::errc{} || first.ptr == end || *first.ptr != '.') return false;
+  const auto second = std::from_chars(first.ptr + 1, end, version[1]);
+  return second.ec == std::errc{} && version >= std::array{major, minor};
 }
 
 class SystemMemory final : public Memory {
@@ -178,6 +195,10 @@ class SystemMemory final : public Memory {
     return left < 0 ? -errno : left;
   }
 
+  /// Since Linux 6.3 the TLBs of other processors are flushed for many pages at once. Before, each page
+  /// interrupts every other thread that moves: two threads take longer than one.
+  [[nodiscard]] bool moves_in_parallel() const override { return moves_in_parallel_; }
+
   Result<std::vector<NodeRoom>> room(const FileShape& shape) override {
     return shape.hugetlb ? read_huge_room(shape.page_size) : read_room();
   }
@@ -263,6 +284,7 @@ class SystemMemory final : public Memory {
   Fd faults_;
   std::vector<Window> counted_;  ///< mapped now; one or two
   bool sees_frames_ = false;
+  const bool moves_in_parallel_ = is_kernel_at_least(6, 3);
 };
 
 bool has_capability(unsigned capability) {

@@ -59,6 +59,9 @@ class Memory : public PageMover {
   /// Flags of the frames from `pfn` on, as in /proc/kpageflags.
   virtual int frame_flags(std::uint64_t pfn, std::span<std::uint64_t> flags) = 0;
 
+  /// Does it pay to move() from several threads at a time?
+  [[nodiscard]] virtual bool moves_in_parallel() const = 0;
+
   /// By node, in pages of the file's size.
   [[nodiscard]] virtual Result<std::vector<NodeRoom>> room(const FileShape& shape) = 0;
 };

@@ -156,6 +156,8 @@ class FakeMemory : public sys::Memory {
   }
   long move(std::span<void*> addresses, std::span<const int> nodes, std::span<int> statuses,
             bool all) override {
+    const std::lock_guard lock(mutex_);
+    most_at_once = std::max(most_at_once, addresses.size());
     ++moves;
     if (before_move) before_move();
     if (all && !may_move_all) return -EPERM;
@@ -211,6 +213,7 @@ class FakeMemory : public sys::Memory {
     }
     return flush(count);
   }
+  [[nodiscard]] bool moves_in_parallel() const override { return parallel; }
   Result<std::vector<sys::NodeRoom>> room(const sys::FileShape& /*shape*/) override {
     ++room_reads;
     return rooms;
@@ -220,6 +223,7 @@ class FakeMemory : public sys::Memory {
   std::vector<FakePage> pages;
   bool hugetlb = false;
   bool privileged = true;
+  bool parallel = false;
   bool may_move_all = true;
   NodeSet allowed = all_nodes();
   std::map<unsigned, std::uint64_t> free_pages;  ///< nodes not in it have no end of room
@@ -236,6 +240,7 @@ class FakeMemory : public sys::Memory {
   unsigned skips = 0;
   bool holes_skipped = false;
   unsigned moves = 0;
+  std::size_t most_at_once = 0;  ///< pages of one call of move()
   unsigned locates = 0;
   std::uint64_t read_in = 0;
   std::uint64_t flags_read = 0;

@@ -261,6 +261,41 @@ TEST(Enforce, WithoutPrivilegeOwnPagesMoveAndSharedOnesAreCounted) {
   EXPECT_THAT(report.reason, HasSubstr("CAP_SYS_NICE"));
 }
 
+TEST(Enforce, ManyPagesAreMovedByPartsWhereThatPays) {
+  constexpr std::size_t count = 40960;
+  for (const bool pays : {true, false}) {
+    FakeMemory memory(count);
+    memory.parallel = pays;
+    for (std::size_t i = 1; i < count; i += 100) memory.pages[i].isolate_busy = 1;
+    memory.make_folio(10240 - 16, 16);
+    memory.make_folio(10240, 512);
+    PlacementOptions options;
+    options.threads = 4;
+    const PlacementReport report = enforced(memory, bind({1}), options);
+    EXPECT_EQ(report.moved_pages, count);
+    EXPECT_EQ(report.misplaced_pages, 0U);
+    EXPECT_EQ(memory.most_at_once > count / 4, !pays);
+    EXPECT_THAT(memory.nodes(), Each(1U));
+  }
+}
+
+TEST(Enforce, PartsThatFillANodeTogetherSayWhatIsLeft) {
+  FakeMemory memory(20480);
+  memory.parallel = true;
+  memory.free_pages[1] = 9000;
+  memory.allowed = {0, 1};
+  PlacementOptions options;
+  options.threads = 4;
+  PlacementReport report = enforced(memory, bind({1}), options);
+  EXPECT_EQ(report.moved_pages, 9000U);
+  EXPECT_EQ(report.misplaced_pages, 20480U - 9000U);
+  EXPECT_EQ(report.no_memory_pages, 20480U - 9000U);
+  EXPECT_EQ(report.reason, "node 1 is full");
+  report = enforced(memory, bind({2}), options);
+  EXPECT_EQ(report.moved_pages, 0U);
+  EXPECT_THAT(report.reason, HasSubstr("node 2 refuses pages"));
+}
+
 TEST(Enforce, AFullNodeIsNotHammered) {
   FakeMemory memory(std::size_t{10} * 2048);
   memory.free_pages[1] = 3000;
