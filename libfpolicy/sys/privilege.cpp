@@ -26,6 +26,8 @@ constexpr std::array needs{
     Need{CAP_SYS_NICE, "CAP_SYS_NICE: cannot move pages that other processes map"},
     Need{CAP_SYS_PTRACE, "CAP_SYS_PTRACE: cannot see what other users' processes map"},
     Need{CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH: cannot open other users' files"},
+    Need{CAP_FOWNER,
+         "CAP_FOWNER: cannot see which pages are resident of others' files that nobody may write"},
     Need{CAP_KILL, "CAP_KILL: cannot stop other users' processes while their pages are moved"},
 };
 
