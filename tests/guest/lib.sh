@@ -145,6 +145,7 @@ start_policyd() {
     cat /tmp/policyd.log >&2
     return 1
   }
+  [ -z "${FPOLICY_AS_SERVICE-}" ] || equal 990 "$(awk '$1 == "Uid:" { print $2 }' /proc/$policyd_pid/status)" "whom policyd runs as"
 }
 
 stop_policyd() {
