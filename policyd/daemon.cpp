@@ -37,9 +37,11 @@ constexpr std::chrono::milliseconds mapping_delay{200};
 Daemon::Daemon(Options options) : options_(std::move(options)) {}
 
 Result<std::unique_ptr<Daemon>> Daemon::open(const Options& options) {
-  if (::geteuid() != 0)
+  if (!administers_machine())
     return fail(EPERM, "needs root: it moves other users' pages and reads their processes' maps");
   std::unique_ptr<Daemon> daemon(new Daemon(options));
+  // As a service it lives in a copy of the machine's mount namespace.
+  daemon->identifier_.include_machines_mounts();
   auto config = load_config(options.config, options.config_required);
   if (!config) return tl::unexpected(config.error());
   daemon->config_ = std::move(*config);

@@ -41,6 +41,42 @@ constexpr std::chrono::milliseconds between_progress{200};
 /// A caller of Migrate that does not read is not told how far it has come.
 constexpr std::size_t most_unread_progress = 1U << 16U;
 
+/// For as long what was found out about a directory stands, for its next record.
+constexpr std::chrono::milliseconds directory_answer_lasts{500};
+
+/// Which records a user is shown: those whose files he reaches himself. Where policyd may not look (a server
+/// that knows no capabilities of ours), those of his own tags.
+class Sight {
+ public:
+  explicit Sight(FileUser user) : user_(std::move(user)) {}
+
+  bool shows(const TagRecord& record) {
+    const auto slash = record.path.rfind('/');
+    if (slash == std::string::npos) return false;
+    const Reach reach = directory(slash == 0 ? "/" : record.path.substr(0, slash));
+    if (reach == Reach::unknown) return record.space == Space::user && record.uid == user_.uid;
+    return reach == Reach::yes && reaches(record.path);
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  Reach directory(std::string path) {
+    const auto now = Clock::now();
+    if (path != directory_ || now >= until_) {
+      answer_ = reaches_directory(user_, path);
+      directory_ = std::move(path);
+      until_ = now + directory_answer_lasts;
+    }
+    return answer_;
+  }
+
+  FileUser user_;
+  std::string directory_;
+  Reach answer_ = Reach::no;
+  Clock::time_point until_;
+};
+
 json failed(const Error& error) {
   return {{"message", error.message}, {"code", error.code}};
 }
@@ -751,20 +787,19 @@ void Methods::send_records(Fd socket, const varlink::Peer& peer, const std::stri
     if (continues) message["continues"] = true;
     return connection.send(message).has_value();
   };
+  std::optional<Sight> sight;
   if (peer.uid != 0) {
-    // From here on this thread sees the files that the caller can see.
-    const auto groups = peer_groups(connection.fd());
-    const auto assumed =
-        groups ? assume_file_access(peer.uid, peer.gid, *groups) : Status(tl::unexpected(groups.error()));
-    if (!assumed) {
+    auto groups = peer_groups(connection.fd());
+    if (!groups) {
       static_cast<void>(
-          connection.send({{"error", "io.fpolicy.Policyd.Failed"}, {"parameters", failed(assumed.error())}}));
+          connection.send({{"error", "io.fpolicy.Policyd.Failed"}, {"parameters", failed(groups.error())}}));
       return;
     }
+    sight.emplace(FileUser{.uid = peer.uid, .gid = peer.gid, .groups = std::move(*groups)});
   }
   bool is_reading = true;
   const auto status = parts_.records->for_each(prefix, [&](const TagRecord& record) {
-    if (peer.uid != 0 && !reaches(record.path)) return true;
+    if (sight && !sight->shows(record)) return true;
     is_reading = send(to_json(record), true);
     return is_reading;
   });

@@ -14,6 +14,7 @@
 #include <array>
 #include <map>
 #include <mutex>
+#include <tuple>
 #include <unordered_map>
 
 namespace fpolicy {
@@ -142,8 +143,9 @@ Result<std::string> inner_path(const FileRef& file, const struct statx& status, 
   const auto path = sys::path_of(file.fd < 0 ? opened.get() : file.fd);
   if (!path) return tl::unexpected(path.error());
   // The kernel's name may be out of date (" (deleted)") or hidden below another mount: look it up.
+  const std::string there = mount.reached_by + *path;
   FileRef named;
-  named.name = path->c_str();
+  named.name = there.c_str();
   const auto found = sys::file_status(named);
   auto inner = rebase(*path, mount.mount_point, mount.root);
   if (!found || !is_same_file(*found, status) || !inner)
@@ -158,13 +160,14 @@ struct Identifier::Impl {
 
   std::string root;
   std::mutex mutex;  ///< over all below
+  sys::Mounts whose = sys::Mounts::own;
   std::optional<sys::MountTable> table;
   bool loaded = false;
   std::vector<sys::Mount> mounts;
   std::unordered_map<int, const sys::Mount*> by_id;
   std::map<dev_t, Filesystem> filesystems;
 
-  /// Where a file lies. `mount` is null where it is open through a mount of another mount namespace.
+  /// Where a file lies. `mount` is null where it is open through a mount that is in no table.
   struct Place {
     Filesystem* filesystem = nullptr;
     const sys::Mount* mount = nullptr;
@@ -193,7 +196,7 @@ namespace {
 
 /// What a mount shows at its mount point (O_PATH). Error: ENODEV where another is mounted over it.
 Result<Fd> open_mount(const sys::Mount& mount) {
-  auto path_fd = sys::open_path(mount.mount_point.c_str(), mount.mount_point);
+  auto path_fd = sys::open_path(mount.path().c_str(), mount.mount_point);
   if (!path_fd) return path_fd;
   FileRef file;
   file.fd = path_fd->get();
@@ -226,7 +229,7 @@ Result<Fd> open_on(const Filesystem& filesystem) {
 /// Reads the mount table again if it has changed.
 Status Identifier::Impl::load() {
   if (!table) {
-    auto opened = sys::MountTable::open(root);
+    auto opened = sys::MountTable::open(root, whose);
     if (!opened) return tl::unexpected(opened.error());
     table = std::move(*opened);
   }
@@ -247,7 +250,10 @@ Status Identifier::Impl::load() {
   for (auto& [device, filesystem] : filesystems) {
     std::sort(filesystem.mounts.begin(), filesystem.mounts.end(),
               [](const sys::Mount* a, const sys::Mount* b) {
-                return a->root.size() != b->root.size() ? a->root.size() < b->root.size() : a->id < b->id;
+                // The machine's before their copies, which are numbered in another order: the source of the
+                // first is in some ids, and programs outside must find the same.
+                return std::tuple(a->root.size(), a->reached_by.empty(), a->id) <
+                       std::tuple(b->root.size(), b->reached_by.empty(), b->id);
               });
     filesystem.traits = traits_of(filesystem.mount());
   }
@@ -384,6 +390,13 @@ Identifier::~Identifier() = default;
 Identifier::Identifier(Identifier&&) noexcept = default;
 Identifier& Identifier::operator=(Identifier&&) noexcept = default;
 
+void Identifier::include_machines_mounts() {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->whose = sys::Mounts::own_and_machines;
+  impl_->table.reset();
+  impl_->loaded = false;
+}
+
 Result<FileIdentity> Identifier::identify(const FileRef& file, bool* ambiguous) {
   const auto status = sys::file_status(file);
   if (!status) return tl::unexpected(status.error());
@@ -478,7 +491,7 @@ Result<Fd> Identifier::open(const FileIdentity& identity, const std::string& las
         if (identity.key.starts_with('p'))
           for (const sys::Mount* mount : filesystem.mounts)
             if (auto path = rebase(std::string_view(identity.key).substr(1), mount->root, mount->mount_point))
-              candidates.push_back(std::move(*path));
+              candidates.push_back(mount->reached_by + *path);
       }
       break;
     }

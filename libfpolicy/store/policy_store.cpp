@@ -4,6 +4,7 @@
 #include "sys/sync_file.h"
 #include "sys/xattr_calls.h"
 
+#include <fpolicy/privilege.h>
 #include <fpolicy/store.h>
 
 #include <fmt/format.h>
@@ -138,7 +139,8 @@ struct PolicyStore::Impl {
 
   RecordStore* records;
   Identifier* identifier;
-  const uid_t caller = ::geteuid();
+  /// Who acts: root, also where policyd has a user of its own.
+  const uid_t caller = administers_machine() ? 0 : ::geteuid();
   sys::KernelXattrCalls kernel;
   sys::XattrCalls* xattrs;
 

@@ -56,7 +56,7 @@ MountedDevices& MountedDevices::operator=(MountedDevices&&) noexcept = default;
 MountedDevices::~MountedDevices() = default;
 
 Result<MountedDevices> MountedDevices::open(const std::string& root) {
-  auto table = sys::MountTable::open(root == "/" ? "" : root);
+  auto table = sys::MountTable::open(root == "/" ? "" : root, sys::Mounts::own_and_machines);
   if (!table) return tl::unexpected(table.error());
   MountedDevices devices(
       std::make_unique<Impl>(Impl{.table = std::move(*table), .unique_numbers = {}, .ids = {}}));
@@ -75,7 +75,7 @@ bool MountedDevices::contains(dev_t device) const {
 }
 
 Result<bool> MountedDevices::contains_file(int fd) const {
-  struct statx status{};
+  struct statx status {};
   if (::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &status) != 0) {
     return fail_errno("statx", "descriptor");
   }

@@ -87,6 +87,37 @@ const char* parse_line(std::string_view line, Mount& mount) {
   return nullptr;
 }
 
+/// "mnt:[4026531841]"; nothing where this process may not know.
+std::optional<std::string> namespace_of(const std::string& root, std::string_view process) {
+  const std::string link = fmt::format("{}/proc/{}/ns/mnt", root, process);
+  std::array<char, 64> buffer{};
+  const ssize_t length = ::readlink(link.c_str(), buffer.data(), buffer.size());
+  if (length <= 0) return std::nullopt;
+  return std::string(buffer.data(), static_cast<std::size_t>(length));
+}
+
+bool has_changed(const Fd& table) {
+  struct pollfd request {
+    table.get(), POLLPRI, 0
+  };
+  return ::poll(&request, 1, 0) == 1 && (request.revents & (POLLPRI | POLLERR)) != 0;
+}
+
+Result<std::vector<Mount>> read_table(const Fd& table) {
+  std::string text;
+  std::array<char, std::size_t{64} << 10U> buffer{};
+  for (;;) {
+    const ssize_t size = ::pread(table.get(), buffer.data(), buffer.size(), static_cast<off_t>(text.size()));
+    if (size < 0) {
+      if (errno == EINTR) continue;
+      return fail_errno("read", "mountinfo");
+    }
+    if (size == 0) return parse_mountinfo(text);
+    text.append(buffer.data(), static_cast<std::size_t>(size));
+    if (text.size() > max_text) return fail_errno("read", "mountinfo", EFBIG);
+  }
+}
+
 }  // namespace
 
 Result<std::vector<Mount>> parse_mountinfo(std::string_view text) {
@@ -102,31 +133,38 @@ Result<std::vector<Mount>> parse_mountinfo(std::string_view text) {
   return mounts;
 }
 
-Result<MountTable> MountTable::open(const std::string& root) {
+Result<MountTable> MountTable::open(const std::string& root, Mounts whose) {
   const std::string path = root + "/proc/self/mountinfo";
   Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return fail_errno("open", path);
-  return MountTable(std::move(fd));
+  MountTable table(std::move(fd));
+  if (whose == Mounts::own) return table;
+  const auto own = namespace_of(root, "self");
+  const auto machines = namespace_of(root, "1");
+  if (!own || !machines || *own == *machines) return table;
+  const std::string of_one = root + "/proc/1/mountinfo";
+  table.machines_ = Fd(::open(of_one.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!table.machines_) return fail_errno("open", of_one);
+  table.machines_root_ = root + "/proc/1/root";
+  return table;
 }
 
 bool MountTable::changed() {
-  struct pollfd request{fd_.get(), POLLPRI, 0};
-  return ::poll(&request, 1, 0) == 1 && (request.revents & (POLLPRI | POLLERR)) != 0;
+  // Both are asked: each tells of its changes once.
+  const bool own = has_changed(own_);
+  return (machines_ && has_changed(machines_)) || own;
 }
 
 Result<std::vector<Mount>> MountTable::read() {
-  std::string text;
-  std::array<char, std::size_t{64} << 10U> buffer{};
-  for (;;) {
-    const ssize_t size = ::pread(fd_.get(), buffer.data(), buffer.size(), static_cast<off_t>(text.size()));
-    if (size < 0) {
-      if (errno == EINTR) continue;
-      return fail_errno("read", "mountinfo");
-    }
-    if (size == 0) return parse_mountinfo(text);
-    text.append(buffer.data(), static_cast<std::size_t>(size));
-    if (text.size() > max_text) return fail_errno("read", "mountinfo", EFBIG);
+  auto mounts = read_table(own_);
+  if (!mounts || !machines_) return mounts;
+  auto machines = read_table(machines_);
+  if (!machines) return machines;
+  for (Mount& mount : *machines) {
+    mount.reached_by = machines_root_;
+    mounts->push_back(std::move(mount));
   }
+  return mounts;
 }
 
 }  // namespace fpolicy::sys

@@ -7,6 +7,7 @@
 #include <linux/capability.h>
 #include <sys/fsuid.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -25,19 +26,40 @@ constexpr std::array needs{
     Need{CAP_SYS_NICE, "CAP_SYS_NICE: cannot move pages that other processes map"},
     Need{CAP_SYS_PTRACE, "CAP_SYS_PTRACE: cannot see what other users' processes map"},
     Need{CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH: cannot open other users' files"},
+    Need{CAP_FOWNER,
+         "CAP_FOWNER: cannot see which pages are resident of others' files that nobody may write"},
     Need{CAP_KILL, "CAP_KILL: cannot stop other users' processes while their pages are moved"},
 };
 
+using Capabilities = std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3>;
+
+/// Of the calling thread. glibc has no wrapper (capget(2)).
+bool read_capabilities(Capabilities& data) {
+  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  return ::syscall(SYS_capget, &header, data.data()) == 0;
+}
+
+bool has_capability(const Capabilities& data, unsigned number) {
+  return (data.at(number / 32).effective >> (number % 32) & 1U) != 0;
+}
+
+/// The kernel gives its first user namespace this number (PROC_USER_INIT_INO, include/linux/proc_ns.h).
+constexpr ino_t first_user_namespace = 0xEFFFFFFD;
+
 }  // namespace
 
+bool administers_machine() {
+  if (::geteuid() == 0) return true;
+  Capabilities data{};
+  struct stat status {};
+  return read_capabilities(data) && has_capability(data, CAP_SYS_ADMIN) &&
+         ::stat("/proc/self/ns/user", &status) == 0 && status.st_ino == first_user_namespace;
+}
+
 Result<std::vector<std::string>> missing_capabilities() {
-  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> data{};
-  // glibc has no wrapper (capget(2)).
-  if (::syscall(SYS_capget, &header, data.data()) != 0) return fail_errno("capget", "");
-  const auto has = [&data](unsigned number) {
-    return (data.at(number / 32).effective >> (number % 32) & 1U) != 0;
-  };
+  Capabilities data{};
+  if (!read_capabilities(data)) return fail_errno("capget", "");
+  const auto has = [&data](unsigned number) { return has_capability(data, number); };
   std::vector<std::string> missing;
   for (const Need& need : needs) {
     // CAP_DAC_OVERRIDE reads as well.
@@ -69,6 +91,11 @@ Status assume_file_access(uid_t uid, gid_t gid, const std::vector<gid_t>& groups
   if (::setfsgid(gid) != static_cast<int>(gid) || ::setfsuid(uid) != static_cast<int>(uid)) {
     return fail_errno("setfsuid", fmt::format("{}", uid), EPERM);
   }
+  // The kernel takes those over files away from a thread that was root (capabilities(7)), and none from
+  // another user's that has them all the same.
+  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  const Capabilities none{};
+  if (::syscall(SYS_capset, &header, none.data()) != 0) return fail_errno("capset", "");
   return {};
 }
 

@@ -44,7 +44,7 @@ Result<std::string> read_rules_file(int dir, const char* name, const std::string
   // Without O_NONBLOCK a FIFO put there would stop its reader.
   const Fd file(::openat(dir, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (!file) return fail_errno("open", path);
-  struct stat status{};
+  struct stat status {};
   if (::fstat(file.get(), &status) != 0) return fail_errno("stat", path);
   if (!S_ISREG(status.st_mode)) return fail(EINVAL, path + ": expected a regular file");
   const auto too_much = [&] {
@@ -89,7 +89,7 @@ Result<std::vector<RulesFile>> read_rules_dir(const std::string& directory) {
     auto text = read_rules_file(held, name.c_str(), path, room);
     // Removed between the listing and the opening: it is no longer among the rules.
     if (!text && text.error().code == ENOENT &&
-        ::faccessat(held, name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) != 0) {
+        ::faccessat(held, name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW | AT_EACCESS) != 0) {
       continue;
     }
     if (!text) return tl::unexpected<Error>(std::move(text.error()));

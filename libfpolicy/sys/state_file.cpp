@@ -2,6 +2,7 @@
 #include "sys/state_file.h"
 
 #include <fpolicy/fd.h>
+#include <fpolicy/store.h>
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -28,6 +29,27 @@ Status sync_directory_of(const std::string& path) {
   return {};
 }
 
+bool others_write(const struct stat& status) {
+  return (status.st_mode & (S_IWGRP | S_IWOTH)) != 0;
+}
+
+/// Has root given the state directory to this user, policyd's (its unit has User= and StateDirectory=)? Of
+/// the directory above, which is root's, nobody else can.
+bool has_state_directory(uid_t owner) {
+  const std::string directory = directory_of(default_database);
+  struct stat above {};
+  struct stat status {};
+  return ::lstat(directory_of(directory).c_str(), &above) == 0 && S_ISDIR(above.st_mode) &&
+         above.st_uid == 0 && !others_write(above) && ::lstat(directory.c_str(), &status) == 0 &&
+         S_ISDIR(status.st_mode) && status.st_uid == owner && !others_write(status);
+}
+
+/// Whose files are believed: root's, the caller's own, and in the state directory those of its owner.
+bool may_own(const std::string& path, uid_t owner) {
+  if (owner == 0 || owner == ::geteuid()) return true;
+  return directory_of(path) == directory_of(default_database) && has_state_directory(owner);
+}
+
 }  // namespace
 
 Status make_directory_of(const std::string& path) {
@@ -37,13 +59,13 @@ Status make_directory_of(const std::string& path) {
 }
 
 Result<std::optional<std::uint64_t>> private_file_size(const std::string& path) {
-  struct stat status{};
+  struct stat status {};
   if (::stat(path.c_str(), &status) != 0) {
     if (errno == ENOENT) return std::nullopt;
     return fail_errno("open", path);
   }
   if (!S_ISREG(status.st_mode)) return fail(EINVAL, fmt::format("open {}: not a regular file", path));
-  if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0 || (status.st_uid != 0 && status.st_uid != ::geteuid()))
+  if (others_write(status) || !may_own(path, status.st_uid))
     return fail(EPERM, fmt::format("open {}: others may write it (mode {:04o}, owner {})", path,
                                    status.st_mode & 07777U, status.st_uid));
   return static_cast<std::uint64_t>(status.st_size);
@@ -76,7 +98,8 @@ Status publish_file_as(const std::string& temporary, const std::string& path, bo
 }
 
 bool on_read_only_filesystem(const std::string& path) {
-  return ::access(path.c_str(), W_OK) != 0 && errno == EROFS;
+  // With the capabilities that a user of one's own may have.
+  return ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0 && errno == EROFS;
 }
 
 bool populate_writable(void* memory, std::size_t size) {
@@ -84,8 +107,8 @@ bool populate_writable(void* memory, std::size_t size) {
 }
 
 bool same_file(const std::string& one, const std::string& other) {
-  struct stat a{};
-  struct stat b{};
+  struct stat a {};
+  struct stat b {};
   return ::stat(one.c_str(), &a) == 0 && ::stat(other.c_str(), &b) == 0 && a.st_dev == b.st_dev &&
          a.st_ino == b.st_ino;
 }

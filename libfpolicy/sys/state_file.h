@@ -14,7 +14,8 @@ namespace fpolicy::sys {
 Status make_directory_of(const std::string& path);
 
 /// The size of a regular file in bytes; nothing where there is nothing at all. Error: EPERM where somebody
-/// other than its owner may write it, or its owner is neither root nor the caller.
+/// other than its owner may write it, or its owner is neither root nor the caller, nor, in the directory of
+/// the default database, the user to whom root has given that directory.
 Result<std::optional<std::uint64_t>> private_file_size(const std::string& path);
 
 /// Creates an empty file that only its owner may read; it must not exist.

@@ -10,6 +10,8 @@ trap - EXIT
 
 library=$(readlink -f "$(ldd /usr/bin/systemctl | sed -n 's/.*libc\.so\.6 => \([^ ]*\) .*/\1/p')")
 
+# With the guard, whatever the last case has left.
+: >/etc/fpolicy/policyd.toml
 systemctl start policyd
 within 2 "guard is on" guard_is_on
 # This service ends after policyd, and sees how that went.

@@ -30,13 +30,21 @@ in_root() {
   env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive unshare --mount sh -c \
     'mount --bind "$0" "$0" && exec chroot "$0" "$@"' "$root" "$@"
 }
-# dpkg's and apt's own notes and logs, and what ldconfig makes, are not the package's.
+# dpkg's and apt's own notes and logs, what ldconfig makes, and what useradd and userdel leave of the accounts before are not
+# the package's.
 trace() {
   (cd "$root" && find . -xdev ! -path './var/lib/dpkg/*' ! -path './var/log/*' ! -path './var/cache/*' \
-    ! -name 'ld.so.cache*' -printf '%p %m %u %l\n' | LC_ALL=C sort)
+    ! -name 'ld.so.cache*' ! -path './etc/passwd-' ! -path './etc/group-' ! -path './etc/shadow-' ! -path './etc/gshadow-' \
+    -printf '%p %m %u %l\n' | LC_ALL=C sort)
+}
+
+# Accounts are as before, too.
+accounts() {
+  (cd "$root/etc" && cat passwd group shadow gshadow)
 }
 
 trace >"$build/package-before.txt"
+accounts >"$build/package-accounts-before.txt"
 cp "$deb" "$root/tmp/fpolicy.deb"
 in_root dpkg -i /tmp/fpolicy.deb
 for program in setfpolicy getfpolicy queryfpolicy migratejob policyctl policyd; do
@@ -52,13 +60,43 @@ for page in man1/setfpolicy.1 man1/getfpolicy.1 man1/queryfpolicy.1 man1/migrate
     exit 1
   }
 done
+# Whom the service runs as.
+[[ $(in_root getent passwd fpolicy) == fpolicy:*:/usr/sbin/nologin ]] || {
+  echo "no user for policyd: $(in_root getent passwd fpolicy)"
+  exit 1
+}
+in_root test -f /usr/lib/sysusers.d/fpolicy.conf
 in_root test -d /etc/fpolicy/rules.d
 in_root test -f /etc/fpolicy/policyd.toml
 in_root test -f /lib/systemd/system/policyd.service -o -f /usr/lib/systemd/system/policyd.service
 # It is used before it goes: a tag and its database.
 in_root sh -c 'mount -t proc proc /proc && mount -t sysfs sysfs /sys && : >/root/file && setfpolicy bind:0 /root/file && getfpolicy /root/file && rm /root/file'
+# As systemd leaves it, and as an earlier version's policyd did: what is there is root's or policyd's, and is read by both.
+# shellcheck disable=SC2016 # The inner shell expands it.
+in_root sh -c 'set -e
+  mount -t proc proc /proc
+  mount -t sysfs sysfs /sys
+  mkdir -p /root/plain
+  mount -t ramfs ramfs /root/plain
+  : >/root/plain/file
+  setfpolicy bind:0 /root/plain/file
+  for owner in fpolicy root; do
+    chown fpolicy /var/lib/fpolicy
+    chown $owner /var/lib/fpolicy/fpolicy.db
+    setfpolicy bind:0 /root/plain/file
+    policyctl check
+  done
+  for what in "nobody /var/lib/fpolicy/fpolicy.db" "root /var/lib/fpolicy"; do
+    chown fpolicy /var/lib/fpolicy/fpolicy.db
+    chown $what
+    ! setfpolicy bind:0 /root/plain/file || exit 1
+    chown fpolicy /var/lib/fpolicy /var/lib/fpolicy/fpolicy.db
+  done
+  umount /root/plain
+  rmdir /root/plain'
 in_root dpkg --purge fpolicy
 rm "$root/tmp/fpolicy.deb"
 trace >"$build/package-after.txt"
 diff "$build/package-before.txt" "$build/package-after.txt"
+accounts | diff "$build/package-accounts-before.txt" -
 echo "installed, ran and purged without a trace"

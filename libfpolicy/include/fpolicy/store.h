@@ -82,6 +82,11 @@ class FPOLICY_API Identifier {
  public:
   /// `root`: where proc, sys and dev are looked for; "/" but in tests.
   explicit Identifier(std::string root = "/");
+  /// From now on also what is mounted in the machine's mount namespace (process 1's) counts as mounted here,
+  /// and is reached there. For a service to which systemd gave a copy of that namespace: what callers send,
+  /// and what processes map, was opened through mounts of the original. Needs CAP_SYS_PTRACE; without,
+  /// nothing is added.
+  void include_machines_mounts();
   ~Identifier();
   Identifier(Identifier&&) noexcept;
   Identifier& operator=(Identifier&&) noexcept;

@@ -2,6 +2,7 @@
 #include "sys/file_status.h"
 #include "temporary_directory.h"
 
+#include <fpolicy/mounted.h>
 #include <fpolicy/store.h>
 
 #include <fmt/format.h>
@@ -9,6 +10,8 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+
+#include <filesystem>
 
 namespace fpolicy {
 namespace {
@@ -56,7 +59,7 @@ class InventedMounts : public testing::Test {
 
   TemporaryDirectory files;
   TemporaryDirectory root;
-  struct statx status{};
+  struct statx status {};
 };
 
 TEST_F(InventedMounts, ASourceThatIsNoDeviceIsTheId) {
@@ -85,6 +88,65 @@ TEST_F(InventedMounts, FuseIsKeyedByThePathInside) {
   ASSERT_EQ(::unlink(name.c_str()), 0);
   EXPECT_EQ(identifier.open(*identity, name).error().code, ESTALE);
   EXPECT_EQ(identifier.identify(by_descriptor).error().code, ESTALE) << "deleted: no path leads to it";
+}
+
+/// As for a service to which systemd gave a mount namespace of its own: what is opened elsewhere comes
+/// through mounts that its own table lacks.
+class MachinesMounts : public InventedMounts {
+ protected:
+  /// `own`: the namespace that the service lives in.
+  Identifier in_namespace(const std::string& own) {
+    root.write("proc/1/mountinfo", line("fuse.sshfs", "u@h:/x", "/sub"));
+    std::filesystem::create_directories(root / "proc/1/ns");
+    std::filesystem::create_directories(root / "proc/self/ns");
+    std::filesystem::create_symlink("mnt:[1]", root / "proc/1/ns/mnt");
+    std::filesystem::create_symlink(own, root / "proc/self/ns/mnt");
+    std::filesystem::create_symlink("/", root / "proc/1/root");
+    // The copy of the same mount, of which the kernel says another number.
+    return with(fmt::format("{} 1 {}:{} /sub {}/copy rw - fuse.sshfs u@h:/other rw\n",
+                            status.stx_mnt_id + 100'000, status.stx_dev_major, status.stx_dev_minor,
+                            files.path()));
+  }
+};
+
+TEST_F(MachinesMounts, AreThoseThatCallersFilesWereOpenedThrough) {
+  const std::string name = files.write("dir/f", "");
+  auto identifier = in_namespace("mnt:[2]");
+  EXPECT_EQ(identifier.identify(at(name)).error().code, ENODEV) << "not in this mount namespace";
+  identifier.include_machines_mounts();
+  const auto identity = identifier.identify(at(name));
+  ASSERT_TRUE(identity) << identity.error().message;
+  EXPECT_EQ(identity->key, "p/sub/dir/f");
+  EXPECT_EQ(identity->filesystem, "source:fuse.sshfs:u@h:/x");
+  const auto opened = identifier.open(*identity, "");
+  EXPECT_TRUE(opened) << opened.error().message;
+  EXPECT_EQ(identifier.examine(*identity, name).fate, Fate::live);
+  ASSERT_EQ(::unlink(name.c_str()), 0);
+  EXPECT_EQ(identifier.examine(*identity, name).fate, Fate::gone);
+  auto mounted = MountedDevices::open(root.path());
+  ASSERT_TRUE(mounted);
+  const Fd fd(::open(files.path().c_str(), O_PATH | O_CLOEXEC));
+  EXPECT_EQ(mounted->contains_file(fd.get()), false) << "a user's FUSE server, wherever it is mounted";
+}
+
+TEST_F(MachinesMounts, AreLookedAtOnlyFromAnotherNamespace) {
+  const std::string name = files.write("dir/f", "");
+  auto identifier = in_namespace("mnt:[1]");
+  identifier.include_machines_mounts();
+  EXPECT_EQ(identifier.identify(at(name)).error().code, ENODEV);
+}
+
+TEST_F(MachinesMounts, CountForCallersFiles) {
+  const auto identifier = in_namespace("mnt:[2]");
+  root.write("proc/1/mountinfo", line("ext4", "/dev/sda1"));
+  const Fd fd(::open(files.path().c_str(), O_PATH | O_CLOEXEC));
+  const auto mounted = MountedDevices::open(root.path());
+  ASSERT_TRUE(mounted);
+  EXPECT_EQ(mounted->contains_file(fd.get()), true);
+  root.write("proc/1/mountinfo", "");
+  const auto without = MountedDevices::open(root.path());
+  ASSERT_TRUE(without);
+  EXPECT_EQ(without->contains_file(fd.get()), false);
 }
 
 TEST_F(InventedMounts, FatsBirthTimesDoNotDependOnTheTimeZone) {
