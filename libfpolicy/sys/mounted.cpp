@@ -75,7 +75,7 @@ bool MountedDevices::contains(dev_t device) const {
 }
 
 Result<bool> MountedDevices::contains_file(int fd) const {
-  struct statx status {};
+  struct statx status{};
   if (::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &status) != 0) {
     return fail_errno("statx", "descriptor");
   }

@@ -97,9 +97,7 @@ std::optional<std::string> namespace_of(const std::string& root, std::string_vie
 }
 
 bool has_changed(const Fd& table) {
-  struct pollfd request {
-    table.get(), POLLPRI, 0
-  };
+  struct pollfd request{table.get(), POLLPRI, 0};
   return ::poll(&request, 1, 0) == 1 && (request.revents & (POLLPRI | POLLERR)) != 0;
 }
 

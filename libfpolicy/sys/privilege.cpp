@@ -51,7 +51,7 @@ constexpr ino_t first_user_namespace = 0xEFFFFFFD;
 bool administers_machine() {
   if (::geteuid() == 0) return true;
   Capabilities data{};
-  struct stat status {};
+  struct stat status{};
   return read_capabilities(data) && has_capability(data, CAP_SYS_ADMIN) &&
          ::stat("/proc/self/ns/user", &status) == 0 && status.st_ino == first_user_namespace;
 }

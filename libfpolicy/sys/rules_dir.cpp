@@ -44,7 +44,7 @@ Result<std::string> read_rules_file(int dir, const char* name, const std::string
   // Without O_NONBLOCK a FIFO put there would stop its reader.
   const Fd file(::openat(dir, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (!file) return fail_errno("open", path);
-  struct stat status {};
+  struct stat status{};
   if (::fstat(file.get(), &status) != 0) return fail_errno("stat", path);
   if (!S_ISREG(status.st_mode)) return fail(EINVAL, path + ": expected a regular file");
   const auto too_much = [&] {

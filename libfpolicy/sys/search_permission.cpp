@@ -110,7 +110,7 @@ Reach without(int code) {
 
 /// For an open directory.
 Reach searches(const FileUser& user, int directory) {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(directory, &status) != 0) return without(errno);
   // No ACL is larger: the kernel's own limit for an attribute.
   std::array<char, std::size_t{64} << 10U> acl;  // NOLINT: not worth clearing for each directory

@@ -37,8 +37,8 @@ bool others_write(const struct stat& status) {
 /// the directory above, which is root's, nobody else can.
 bool has_state_directory(uid_t owner) {
   const std::string directory = directory_of(default_database);
-  struct stat above {};
-  struct stat status {};
+  struct stat above{};
+  struct stat status{};
   return ::lstat(directory_of(directory).c_str(), &above) == 0 && S_ISDIR(above.st_mode) &&
          above.st_uid == 0 && !others_write(above) && ::lstat(directory.c_str(), &status) == 0 &&
          S_ISDIR(status.st_mode) && status.st_uid == owner && !others_write(status);
@@ -59,7 +59,7 @@ Status make_directory_of(const std::string& path) {
 }
 
 Result<std::optional<std::uint64_t>> private_file_size(const std::string& path) {
-  struct stat status {};
+  struct stat status{};
   if (::stat(path.c_str(), &status) != 0) {
     if (errno == ENOENT) return std::nullopt;
     return fail_errno("open", path);
@@ -107,8 +107,8 @@ bool populate_writable(void* memory, std::size_t size) {
 }
 
 bool same_file(const std::string& one, const std::string& other) {
-  struct stat a {};
-  struct stat b {};
+  struct stat a{};
+  struct stat b{};
   return ::stat(one.c_str(), &a) == 0 && ::stat(other.c_str(), &b) == 0 && a.st_dev == b.st_dev &&
          a.st_ino == b.st_ino;
 }

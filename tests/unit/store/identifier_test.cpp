@@ -59,7 +59,7 @@ class InventedMounts : public testing::Test {
 
   TemporaryDirectory files;
   TemporaryDirectory root;
-  struct statx status {};
+  struct statx status{};
 };
 
 TEST_F(InventedMounts, ASourceThatIsNoDeviceIsTheId) {

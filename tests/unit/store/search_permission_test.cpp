@@ -24,7 +24,7 @@ constexpr gid_t group = 2000;
 const FileUser asker{.uid = 1001, .gid = 1001, .groups = {4, 2001}};
 
 struct stat directory(mode_t mode, uid_t uid = owner, gid_t gid = group) {
-  struct stat status {};
+  struct stat status{};
   status.st_mode = S_IFDIR | mode;
   status.st_uid = uid;
   status.st_gid = gid;
@@ -89,7 +89,7 @@ bool kernel_allows(const FileUser& user, const std::string& path) {
     const bool is_he = ::setgroups(user.groups.size(), user.groups.data()) == 0 &&
                        ::setresgid(user.gid, user.gid, user.gid) == 0 &&
                        ::setresuid(user.uid, user.uid, user.uid) == 0;
-    struct stat status {};
+    struct stat status{};
     ::_exit(is_he ? ::stat((path + "/.").c_str(), &status) != 0 : 2);
   }
   int status = 0;
@@ -120,7 +120,7 @@ TEST(ReachesDirectory, SaysWhatTheKernelSays) {
       if (::setxattr(path.c_str(), "system.posix_acl_access", list.data(), list.size(), 0) == 0) ++with_acl;
     }
     const FileUser user{.uid = number(), .gid = number(), .groups = {number()}};
-    struct stat status {};
+    struct stat status{};
     ASSERT_EQ(::stat(path.c_str(), &status), 0);
     EXPECT_EQ(reaches_directory(user, path) == Reach::yes, kernel_allows(user, path))
         << fmt::format("round {}: user {} groups {} {}, directory of {}:{}, mode {:o}", round, user.uid,
