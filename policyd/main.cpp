@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include <cstddef>
+#include <fstream>
 #include <string>
 
 namespace {
@@ -26,9 +27,21 @@ void keep_stacks_small() {
   ::pthread_attr_destroy(&attributes);
 }
 
+/// The unit starts policyd out of the OOM killer's reach, since what has begun there may go back, and the
+/// sentinel does. policyd itself, which is started again, is no better than others.
+void become_killable() {
+  std::fstream file("/proc/self/oom_score_adj");
+  int adjustment = 0;
+  constexpr int never = -1000;
+  if (!(file >> adjustment) || adjustment != never) return;
+  file.seekp(0);
+  file << 0 << std::flush;
+}
+
 int run(const fpolicy::policyd::Options& options) {
   using namespace fpolicy::policyd;
   keep_stacks_small();
+  become_killable();
   auto daemon = Daemon::open(options);
   if (!daemon) {
     log_line(Level::error, daemon.error().message);

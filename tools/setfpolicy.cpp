@@ -79,18 +79,14 @@ class SetFpolicy {
   }
 
   Status open() {
-    if (privileged_) {
-      // Where nothing was ever tagged, an upgrade makes no database.
-      const bool is_nothing_to_carry =
-          options_.from_catalogue && ::access(options_.locations.database.c_str(), F_OK) != 0;
-      auto stores = Stores::open(options_.locations, options_.dry_run || is_nothing_to_carry
-                                                         ? Database::Access::read_only
-                                                         : Database::Access::read_write);
-      if (!stores) return tl::unexpected(stores.error());
-      stores_ = *std::move(stores);
-    } else {
-      stores_ = Stores::xattrs_only();
-    }
+    // Where nothing was ever tagged, an upgrade makes no database.
+    const bool is_nothing_to_carry =
+        options_.from_catalogue && ::access(options_.locations.database.c_str(), F_OK) != 0;
+    auto stores = Stores::open(options_.locations, options_.dry_run || is_nothing_to_carry
+                                                       ? Database::Access::read_only
+                                                       : Database::Access::read_write);
+    if (!stores) return tl::unexpected(stores.error());
+    stores_ = *std::move(stores);
     if (options_.from_rules) {
       auto rules = load_rules(options_.locations.rules);
       if (!rules) return tl::unexpected(rules.error());

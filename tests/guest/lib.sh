@@ -126,6 +126,7 @@ within() {
 as_service() {
   local unit=/lib/systemd/system/policyd.service capabilities
   capabilities=$(sed -n 's/^AmbientCapabilities=//p' $unit | tr 'A-Z ' 'a-z,' | sed 's/cap_/+/g')
+  echo -1000 >/proc/self/oom_score_adj
   exec unshare --mount --propagation slave -- sh -c 'mount -t proc -o hidepid=invisible proc /proc && exec "$@"' sh \
     setpriv --reuid=990 --regid=990 --clear-groups --bounding-set="-all,$capabilities" --inh-caps="-all,$capabilities" \
     --ambient-caps="-all,$capabilities" --no-new-privs -- "$@"

@@ -27,12 +27,6 @@ Result<std::unique_ptr<Stores>> Stores::open(const Locations& locations, Databas
   return stores;
 }
 
-std::unique_ptr<Stores> Stores::xattrs_only() {
-  auto stores = std::make_unique<Stores>();
-  stores->store_ = std::make_unique<PolicyStore>(nullptr, &stores->identifier_);
-  return stores;
-}
-
 void LinkOptions::add_to(CLI::App& app) {
   auto* h = app.add_flag("-H", named, "Follow symbolic links that are named (default)");
   auto* l = app.add_flag("-L", all, "Follow all symbolic links");

@@ -19,8 +19,6 @@ bool uses_database(const Locations& locations);
 class Stores {
  public:
   static Result<std::unique_ptr<Stores>> open(const Locations& locations, Database::Access access);
-  /// Without records: a tag that no xattr can hold is then an error.
-  static std::unique_ptr<Stores> xattrs_only();
 
   /// nullptr where neither a database nor policyd is at hand: xattrs alone are seen then.
   [[nodiscard]] RecordStore* records() { return records_.get(); }

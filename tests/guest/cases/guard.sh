@@ -339,7 +339,7 @@ case_sentinel_stands_apart() {
   local sentinel
   sentinel=$(guard_value sentinel)
   equal "0::/" "$(grep '^0:' /proc/$sentinel/cgroup)" "its cgroup"
-  equal -1000 "$(cat /proc/$sentinel/oom_score_adj)" "its oom_score_adj"
+  equal "-1000 0" "$(cat /proc/$sentinel/oom_score_adj /proc/$policyd_pid/oom_score_adj | xargs)" "oom_score_adj, its and policyd's"
   equal "true true" "$(guard_value realtime) $(guard_value locked)" "real time, and locked"
   equal "SCHED_FIFO" "$(chrt -p $sentinel | sed -n 's/.*policy: //p')" "its scheduling"
   # The group of questions is its own alone: should it end, everybody goes on.

@@ -138,6 +138,13 @@ case_user_tag_on_vfat_through_policyd() {
   within 1 "on vfat" all_on 1 /mnt/vfat/t/data 1024
   equal bind:1 "$(as_user user getfpolicy --json /mnt/vfat/t/data | jq -r '.files[0].user.policy')" "as the user sees it"
   expect_status 1 as_user other setfpolicy bind:2 /mnt/vfat/t/data
+  expect_status 1 as_user other setfpolicy --user -x /mnt/vfat/t/data
+  equal bind:1 "$(as_user user getfpolicy --json /mnt/vfat/t/data | jq -r '.files[0].user.policy')" "after others have tried"
+  as_user user setfpolicy -v -x /mnt/vfat/t/data >/tmp/out
+  equal "# /mnt/vfat/t/data: removed" "$(cat /tmp/out)" "what was done"
+  equal null "$(as_user user getfpolicy --json /mnt/vfat/t/data | jq -r '.files[0].user')" "after its owner has removed it"
+  as_user user setfpolicy -v -x /mnt/vfat/t/data >/tmp/out
+  equal "# /mnt/vfat/t/data: unchanged" "$(cat /tmp/out)" "where there is none"
   umount /mnt/vfat
   mount "$device" /mnt/vfat
 }
