@@ -38,6 +38,8 @@ using store::Statement;
 using store::StatementUse;
 using store::Transaction;
 
+// Of those that tag a tree.
+constexpr std::size_t full_batch = 16384;
 // Rows that are passed on the way to a path before it is looked up.
 constexpr int most_steps = 8;
 // How long FileRef::device may answer for the files of a walk.
@@ -371,7 +373,8 @@ Status SqliteDatabase::put(std::span<const TagRecord> records) {
   if (const auto done = release_paths(records); !done) return context(done.error());
   if (const auto done = transaction->commit(); !done) return context(done.error());
   ++own_commits_;
-  sqlite3_db_release_memory(connection_.get());
+  // Behind a full batch mostly comes another, which needs the same pages.
+  if (records.size() < full_batch) sqlite3_db_release_memory(connection_.get());
   return {};
 }
 

@@ -118,13 +118,14 @@ const Result<Written>& written(const Policy& policy) {
 }  // namespace
 
 struct PolicyStore::Impl {
-  struct Change {
+  /// Changes of one kind that follow one another.
+  struct Run {
     enum class Kind : std::uint8_t { put, erase, correct };
     Kind kind = Kind::put;
-    TagRecord record;
-    /// Of a correction.
-    bool erases = false;
-    std::optional<TagRecord> before;
+    std::vector<TagRecord> records;
+    std::vector<RecordCorrection> corrections;  ///< in place of records
+
+    [[nodiscard]] std::size_t size() const { return records.size() + corrections.size(); }
   };
   struct Listed {
     bool system = false;
@@ -144,7 +145,8 @@ struct PolicyStore::Impl {
 
   std::mutex write_mutex;  ///< held while a batch is written, so that batches keep their order
   std::mutex queue_mutex;
-  std::vector<Change> queue;
+  std::vector<Run> queue;   ///< the last word on a file stands: in the order in which they were said
+  std::size_t waiting = 0;  ///< in all runs
   std::optional<Error> failure;
 
   Impl(RecordStore* record_store, Identifier* file_identifier, sys::XattrCalls* calls)
@@ -169,9 +171,12 @@ struct PolicyStore::Impl {
                      const std::optional<TagRecord>& known, const ReconcileOptions& options);
   Status enter_written(const FileRef& file, const struct statx& status, Space space, const std::string& text,
                        const SetOptions& options);
-  void push(Change change);
+  Run& run_of(Run::Kind kind);
+  void push(Run::Kind kind, TagRecord record);
+  void push(RecordCorrection correction);
+  void write_if_due(std::size_t now_waiting);
   void write_batch();
-  Status write_run(Change::Kind kind, std::span<Change> changes);
+  Status write_run(const Run& run);
   void remember(const Status& done);
 };
 
@@ -274,10 +279,7 @@ Status PolicyStore::Impl::enter(const FileRef& file, const struct statx& status,
   if (!record) return with_context("the catalogue was not changed", record.error());
   record->carrier = Carrier::xattr;
   record->policy = text;
-  push({.kind = erase ? Change::Kind::erase : Change::Kind::put,
-        .record = std::move(*record),
-        .erases = false,
-        .before = {}});
+  push(erase ? Run::Kind::erase : Run::Kind::put, std::move(*record));
   return {};
 }
 
@@ -300,17 +302,37 @@ void PolicyStore::Impl::remember(const Status& done) {
   if (!failure) failure = done.error();
 }
 
-void PolicyStore::Impl::push(Change change) {
-  std::size_t waiting = 0;
+/// The run that a change of this kind is added to. With queue_mutex held.
+PolicyStore::Impl::Run& PolicyStore::Impl::run_of(Run::Kind kind) {
+  if (queue.empty() || queue.back().kind != kind) queue.emplace_back().kind = kind;
+  return queue.back();
+}
+
+void PolicyStore::Impl::push(Run::Kind kind, TagRecord record) {
+  std::size_t now_waiting = 0;
   {
     const std::lock_guard lock(queue_mutex);
-    queue.push_back(std::move(change));
-    waiting = queue.size();
+    run_of(kind).records.push_back(std::move(record));
+    now_waiting = ++waiting;
   }
-  if (waiting < batch_size) return;
+  write_if_due(now_waiting);
+}
+
+void PolicyStore::Impl::push(RecordCorrection correction) {
+  std::size_t now_waiting = 0;
+  {
+    const std::lock_guard lock(queue_mutex);
+    run_of(Run::Kind::correct).corrections.push_back(std::move(correction));
+    now_waiting = ++waiting;
+  }
+  write_if_due(now_waiting);
+}
+
+void PolicyStore::Impl::write_if_due(std::size_t now_waiting) {
+  if (now_waiting < batch_size) return;
   // While one thread writes, the others go on.
   std::unique_lock writing(write_mutex, std::defer_lock);
-  if (waiting < most_waiting)
+  if (now_waiting < most_waiting)
     static_cast<void>(writing.try_lock());
   else
     writing.lock();
@@ -320,35 +342,28 @@ void PolicyStore::Impl::push(Change change) {
 /// With write_mutex held. What an exception interrupts is dropped: a tag that the database carries is then as
 /// it was, and never changes later behind the back of a caller who was told that it did not.
 void PolicyStore::Impl::write_batch() {
-  std::vector<Change> batch;
+  std::vector<Run> batch;
   {
     const std::lock_guard lock(queue_mutex);
     batch.swap(queue);
+    waiting = 0;
   }
-  // Runs of one kind, in their order: the last word on a file stands.
-  for (auto change = batch.begin(); change != batch.end();) {
-    const auto kind = change->kind;
-    const auto end = std::find_if(change, batch.end(), [&](const Change& each) { return each.kind != kind; });
-    const std::span run(change, end);
-    if (const auto done = write_run(kind, run); !done)
+  for (const Run& run : batch)
+    if (const auto done = write_run(run); !done)
       remember(with_context(fmt::format("{} records were not changed", run.size()), done.error()));
-    change = end;
-  }
 }
 
-/// Changes of one kind, in one transaction. Their records are moved from.
-Status PolicyStore::Impl::write_run(Change::Kind kind, std::span<Change> changes) {
-  if (kind == Change::Kind::correct) {
-    std::vector<RecordCorrection> corrections;
-    corrections.reserve(changes.size());
-    for (Change& change : changes)
-      corrections.push_back({std::move(change.record), change.erases, std::move(change.before)});
-    return records->correct(corrections);
+/// In one transaction.
+Status PolicyStore::Impl::write_run(const Run& run) {
+  switch (run.kind) {
+    case Run::Kind::put:
+      return records->put(run.records);
+    case Run::Kind::erase:
+      return records->erase(run.records);
+    case Run::Kind::correct:
+      break;
   }
-  std::vector<TagRecord> run;
-  run.reserve(changes.size());
-  for (Change& change : changes) run.push_back(std::move(change.record));
-  return kind == Change::Kind::erase ? records->erase(run) : records->put(run);
+  return records->correct(run.corrections);
 }
 
 PolicyStore::PolicyStore(RecordStore* records, Identifier* identifier, sys::XattrCalls* xattrs)
@@ -461,7 +476,7 @@ Result<SetOutcome> PolicyStore::Impl::set_in_database(const FileRef& file, const
   }
   if (options.dry_run) return SetOutcome::changed;
   if (!value.tag) {
-    push({.kind = Change::Kind::put, .record = std::move(*record), .erases = false, .before = {}});
+    push(Run::Kind::put, std::move(*record));
     return SetOutcome::changed;
   }
   // The file has an xattr, which wins over a record and must go. The record is committed first: a crash in
@@ -574,10 +589,7 @@ Result<bool> PolicyStore::Impl::apply(const FileRef& file, const struct statx& s
   if (!record) return tl::unexpected(record.error());
   record->carrier = found.correction == Correction::moved_to_database ? Carrier::database : Carrier::xattr;
   record->policy = found.policy;
-  push({.kind = Change::Kind::correct,
-        .record = std::move(*record),
-        .erases = found.correction == Correction::entry_removed,
-        .before = known});
+  push({.record = std::move(*record), .erase = found.correction == Correction::entry_removed, .before = known});
   return true;
 }
 
