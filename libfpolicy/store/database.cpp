@@ -88,8 +88,10 @@ bool is_within_bounds(const TagRecord& record) {
 bool is_as_before(const std::optional<TagRecord>& now, const RecordCorrection& correction) {
   const auto& before = correction.before;
   // One of an earlier file with this key is not live. (overlayfs gives a file that is copied up another key.)
-  if (!before || before->identity != correction.record.identity)
-    return !now || now->identity != correction.record.identity;
+  const auto is_of_it = [&](const TagRecord& record) {
+    return is_file_of(record.identity, correction.record.identity);
+  };
+  if (!before || !is_of_it(*before)) return !now || !is_of_it(*now);
   return now && now->identity == before->identity && now->carrier == before->carrier &&
          now->policy == before->policy && now->changed_ns == before->changed_ns;
 }
@@ -223,7 +225,7 @@ Result<std::optional<TagRecord>> SqliteDatabase::find(const FileRef& file, Space
     return tl::unexpected(identity.error());
   }
   auto found = find_identity(*identity, space);
-  if (found && *found && (*found)->identity != *identity) return std::nullopt;
+  if (found && *found && !is_file_of((*found)->identity, *identity)) return std::nullopt;
   return found;
 }
 

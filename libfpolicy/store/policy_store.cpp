@@ -131,6 +131,13 @@ struct PolicyStore::Impl {
     bool system = false;
     bool user = false;
   };
+  /// What is known of a file that is about to be tagged.
+  struct Subject {
+    std::optional<struct statx> status;
+    /// Of a walk's file, where its handle suffices; then there may be no status.
+    std::optional<FileIdentity> identity;
+    bool ambiguous = false;
+  };
   /// What one xattr holds.
   struct Value {
     std::optional<Tag> tag;
@@ -160,16 +167,17 @@ struct PolicyStore::Impl {
   Result<std::optional<TagRecord>> carried(const FileRef& file, Space space);
   Result<TagRecord> make_record(const FileRef& file, const struct statx& status, Space space,
                                 const SetOptions& options);
+  Result<TagRecord> make_record(const FileRef& file, Subject subject, Space space, const SetOptions& options);
   Result<SetOutcome> set_in_database(const FileRef& file, const struct statx& status, Space space,
                                      const std::string& text, const Value& value, int why,
                                      const SetOptions& options);
-  Status enter(const FileRef& file, const struct statx& status, Space space, const std::string& text,
-               bool erase, const SetOptions& options);
+  Status enter(const FileRef& file, Subject subject, Space space, const std::string& text, bool erase,
+               const SetOptions& options);
   Result<bool> move_to_xattr(const FileRef& file, const struct statx& status, const TagRecord& known,
                              bool dry_run);
   Result<bool> apply(const FileRef& file, const struct statx& status, Reconciled& found,
                      const std::optional<TagRecord>& known, const ReconcileOptions& options);
-  Status enter_written(const FileRef& file, const struct statx& status, Space space, const std::string& text,
+  Status enter_written(const FileRef& file, Subject subject, Space space, const std::string& text,
                        const SetOptions& options);
   Run& run_of(Run::Kind kind);
   void push(Run::Kind kind, TagRecord record);
@@ -254,26 +262,33 @@ Result<TagRecord> PolicyStore::Impl::make_record(const FileRef& file, const stru
     identity = identifier->identify(file, *copied, &ambiguous);
     if (!identity) return tl::unexpected(identity.error());
   }
-  if (ambiguous)
+  return make_record(file, {.status = status, .identity = std::move(*identity), .ambiguous = ambiguous},
+                     space, options);
+}
+
+Result<TagRecord> PolicyStore::Impl::make_record(const FileRef& file, Subject subject, Space space,
+                                                 const SetOptions& options) {
+  if (!subject.identity) return make_record(file, *subject.status, space, options);
+  if (subject.ambiguous)
     return fail(
         ENOTUNIQ,
         fmt::format("{}: two mounted filesystems have the id {}: the database cannot tell their files apart",
-                    object_of(file), identity->filesystem));
+                    object_of(file), subject.identity->filesystem));
   TagRecord record;
-  record.identity = std::move(*identity);
+  record.identity = std::move(*subject.identity);
   record.space = space;
   record.path = file.path;
-  record.directory = S_ISDIR(status.stx_mode);
+  record.directory = subject.status && S_ISDIR(subject.status->stx_mode);
   record.uid = options.uid.value_or(caller);
   record.changed_ns = now_ns();
   return record;
 }
 
 /// Queues the catalogue entry of a tag that an xattr holds, or its removal.
-Status PolicyStore::Impl::enter(const FileRef& file, const struct statx& status, Space space,
-                                const std::string& text, bool erase, const SetOptions& options) {
+Status PolicyStore::Impl::enter(const FileRef& file, Subject subject, Space space, const std::string& text,
+                                bool erase, const SetOptions& options) {
   if (!can_record()) return {};
-  auto record = make_record(file, status, space, options);
+  auto record = make_record(file, std::move(subject), space, options);
   // Unlinked since its xattr was written: there is no file to enter.
   if (!record && record.error().code == ENOENT) return {};
   if (!record) return with_context("the catalogue was not changed", record.error());
@@ -285,14 +300,14 @@ Status PolicyStore::Impl::enter(const FileRef& file, const struct statx& status,
 
 /// The same for an xattr that was just written. A record that has carried the tag lets go of it only when the
 /// xattr is on the disk.
-Status PolicyStore::Impl::enter_written(const FileRef& file, const struct statx& status, Space space,
+Status PolicyStore::Impl::enter_written(const FileRef& file, Subject subject, Space space,
                                         const std::string& text, const SetOptions& options) {
   if (!can_record()) return {};
   const auto record = carried(file, space);
   if (!record) return tl::unexpected(record.error());
   if (*record)
     if (auto done = sys::sync_file(file); !done) return done;
-  return enter(file, status, space, text, false, options);
+  return enter(file, std::move(subject), space, text, false, options);
 }
 
 /// Keeps the first error for flush().
@@ -416,14 +431,30 @@ Result<struct statx> status_to_tag(const FileRef& file) {
 
 Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Policy& policy,
                                     const SetOptions& options) {
+  return set_listed(file, 0, space, policy, options);
+}
+
+Result<SetOutcome> PolicyStore::set_listed(const FileRef& file, int mount, Space space, const Policy& policy,
+                                           const SetOptions& options) {
   const auto& valid = written(policy);
   if (!valid) return with_context(object_of(file), valid.error());
-  const auto status = status_to_tag(file);
-  if (!status) return tl::unexpected(status.error());
+  Impl::Subject subject;
+  if (impl_->can_record() && !options.dry_run)
+    if (auto listed = impl_->identifier->identify_listed(file, mount, &subject.ambiguous))
+      subject.identity = std::move(*listed);
+  const auto ask = [&]() -> Status {
+    const auto status = status_to_tag(file);
+    if (!status) return tl::unexpected(status.error());
+    subject.status = *status;
+    return {};
+  };
+  // Of a file that was listed and that has a handle the type is known.
+  if (!subject.identity)
+    if (const auto asked = ask(); !asked) return tl::unexpected(asked.error());
   const auto& [text, value] = *valid;
   // Most files have no tag yet: one call then, in place of two. Of any error the long way below tells.
   if (!options.dry_run && impl_->xattrs->set(file, sys::xattr_name(space), value, true) == 0) {
-    impl_->remember(impl_->enter_written(file, *status, space, text, options));
+    impl_->remember(impl_->enter_written(file, std::move(subject), space, text, options));
     return SetOutcome::changed;
   }
   const auto old = impl_->read(file, space);
@@ -431,12 +462,16 @@ Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Poli
   if (old->tag) {
     if (!old->tag->policy && !options.force) return unsupported_error(file, space, *old->tag);
     if (old->tag->policy == policy) {
-      if (!options.dry_run) impl_->remember(impl_->enter(file, *status, space, text, false, options));
+      if (!options.dry_run)
+        impl_->remember(impl_->enter(file, std::move(subject), space, text, false, options));
       return SetOutcome::unchanged;
     }
   }
+  if (!subject.status)
+    if (const auto asked = ask(); !asked) return tl::unexpected(asked.error());
+  const struct statx& status = *subject.status;
   if (old->code == EOPNOTSUPP)
-    return impl_->set_in_database(file, *status, space, text, *old, EOPNOTSUPP, options);
+    return impl_->set_in_database(file, status, space, text, *old, EOPNOTSUPP, options);
   if (options.dry_run) {
     if (!old->tag)
       if (const auto record = impl_->carried(file, space); record && *record && (*record)->policy == text)
@@ -444,11 +479,11 @@ Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Poli
     return SetOutcome::changed;
   }
   const int code = -impl_->xattrs->set(file, sys::xattr_name(space), value, false);
-  if (cannot_hold(code)) return impl_->set_in_database(file, *status, space, text, *old, code, options);
-  if (code != 0) return change_error(file, space, *status, code);
+  if (cannot_hold(code)) return impl_->set_in_database(file, status, space, text, *old, code, options);
+  if (code != 0) return change_error(file, space, status, code);
   // This also turns a record that carried the tag into the xattr's catalogue entry. The xattr is the
   // authority and is written by now: flush() tells of a failure.
-  impl_->remember(impl_->enter_written(file, *status, space, text, options));
+  impl_->remember(impl_->enter_written(file, std::move(subject), space, text, options));
   return SetOutcome::changed;
 }
 
@@ -514,7 +549,8 @@ Result<SetOutcome> PolicyStore::remove(const FileRef& file, Space space, const S
     if (const int code = -impl_->xattrs->remove(file, sys::xattr_name(space)); code != 0 && code != ENODATA)
       return change_error(file, space, *status, code);
   // What is not there may still have an entry that is out of date.
-  const auto entered = impl_->enter(file, *status, space, {}, true, options);
+  const auto entered =
+      impl_->enter(file, {.status = *status, .identity = {}, .ambiguous = false}, space, {}, true, options);
   if (outcome == SetOutcome::changed) impl_->remember(entered);
   return outcome;
 }
@@ -589,7 +625,9 @@ Result<bool> PolicyStore::Impl::apply(const FileRef& file, const struct statx& s
   if (!record) return tl::unexpected(record.error());
   record->carrier = found.correction == Correction::moved_to_database ? Carrier::database : Carrier::xattr;
   record->policy = found.policy;
-  push({.record = std::move(*record), .erase = found.correction == Correction::entry_removed, .before = known});
+  push({.record = std::move(*record),
+        .erase = found.correction == Correction::entry_removed,
+        .before = known});
   return true;
 }
 
