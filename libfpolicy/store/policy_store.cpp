@@ -21,10 +21,11 @@ namespace {
 
 using sys::object_of;
 
-// A batch is one transaction, and one sync of the disk.
-constexpr std::size_t batch_size = 16384;
-// Records that may wait while one thread writes: some 15 MiB.
-constexpr std::size_t most_waiting = 3 * batch_size;
+// A batch is one transaction, and one sync of the disk. The last one is written when the walk has ended, by
+// one thread.
+constexpr std::size_t batch_size = 4096;
+// Records that may wait while one thread writes: some 10 MiB.
+constexpr std::size_t most_waiting = 12 * batch_size;
 
 // Whoever it was: the kernel's overflow uid.
 constexpr std::uint32_t nobody = 65534;
