@@ -185,7 +185,7 @@ class SetFpolicy {
     const CarriedTags& tags = **carried;
     const FileRef ref{tags.fd.get(), nullptr, path};
     std::string output;
-    for (const auto& tag : tags.tags) tell(ref, tag.space, tag.policy, tags.directory, true, output);
+    for (const auto& tag : tags.tags) tell(ref, tag.space, &tag.policy, tags.directory, true, output);
     command_.print(output);
     if (!options_.dry_run) notice_.add(path, tags.fd.get());
   }
@@ -210,7 +210,8 @@ class SetFpolicy {
               // -R means each file; to clear a tree, directories must lose their tags, too.
               if (entry.directory && wish_.policy) return;
               if (entry.directory && options_.from_rules) return;
-              if (!apply(entry.file, entry.file.path, wish_, entry.directory, true, output)) return;
+              if (!apply(entry.file, entry.file.path, wish_, entry.directory, true, output, entry.mount))
+                return;
               ++changed;
               if (!as_root_) tell_of(entry.file);
             },
@@ -392,10 +393,11 @@ class SetFpolicy {
 
   /// Sets or removes one tag. True where something changed. Called from several threads.
   bool apply(const FileRef& file, std::string_view name, const Wish& wish, bool directory, bool may_vanish,
-             std::string& output) {
-    std::optional<Policy> policy = wish.policy;
+             std::string& output, int mount = 0) {
+    const Policy* policy = wish.policy ? &*wish.policy : nullptr;
+    RuleMatch rule;
     if (options_.from_rules) {
-      const RuleMatch rule = rules_->match(file.path);
+      rule = rules_->match(file.path);
       if (rule == nullptr || !rule->policy) return false;
       if (const Status met = check_nodes(*rule->policy); !met) {
         command_.error(
@@ -403,7 +405,7 @@ class SetFpolicy {
             Error{met.error().code, fmt::format("{}:{}: {}", rule->file, rule->line, met.error().message)});
         return false;
       }
-      policy = rule->policy;
+      policy = &*rule->policy;
     }
     // A dump is restored as it is.
     if (directory && policy && wish.space == Space::user && options_.restore.empty()) {
@@ -416,8 +418,8 @@ class SetFpolicy {
     SetOptions how;
     how.force = options_.force;
     how.dry_run = options_.dry_run;
-    auto outcome = policy ? stores_->store().set(file, wish.space, *policy, how)
-                          : stores_->store().remove(file, wish.space, how);
+    auto outcome = policy != nullptr ? stores_->store().set_listed(file, mount, wish.space, *policy, how)
+                                     : stores_->store().remove(file, wish.space, how);
     if (!outcome && !privileged_ && wish.space == Space::user && no_room_for_xattr(outcome.error().code)) {
       outcome = ask_policyd(file, wish.space, policy, outcome.error());
     }
@@ -432,13 +434,13 @@ class SetFpolicy {
   }
 
   /// What was done to one tag, where somebody wants to know.
-  void tell(const FileRef& file, Space space, const std::optional<Policy>& policy, bool directory,
-            bool changed, std::string& output) const {
+  void tell(const FileRef& file, Space space, const Policy* policy, bool directory, bool changed,
+            std::string& output) const {
     if (command_.json()) {
       Json json;
       put_path(json, "path", file.path);
       json["space"] = space_name(space);
-      json["policy"] = policy ? Json(format_policy(*policy)) : Json(nullptr);
+      json["policy"] = policy != nullptr ? Json(format_policy(*policy)) : Json(nullptr);
       json["changed"] = changed;
       output.append(",\n").append(to_text(json));
     } else if (options_.verbose || (options_.dry_run && !options_.test)) {
@@ -447,10 +449,10 @@ class SetFpolicy {
   }
 
   /// A line of a dump where a tag is set; a comment where one goes or stays.
-  std::string describe(const FileRef& file, Space space, const std::optional<Policy>& policy, bool directory,
+  std::string describe(const FileRef& file, Space space, const Policy* policy, bool directory,
                        bool changed) const {
     if (!changed && !options_.verbose) return {};
-    if (changed && policy) {
+    if (changed && policy != nullptr) {
       std::string line = format_dump_entry(DumpEntry{.path = std::string(file.path),
                                                      .directory = directory,
                                                      .user_space = space == Space::user,
@@ -469,14 +471,14 @@ class SetFpolicy {
   }
 
   /// The database is root's; policyd enters the tag of a file's owner.
-  Result<SetOutcome> ask_policyd(const FileRef& file, Space space, const std::optional<Policy>& policy,
-                                 const Error& why) {
+  Result<SetOutcome> ask_policyd(const FileRef& file, Space space, const Policy* policy, const Error& why) {
     // Nothing can be said of what policyd would do but that it would be asked.
     if (options_.dry_run) return SetOutcome::changed;
     auto held = file.fd >= 0 ? Result<NamedFile>(NamedFile{}) : open_named(file.name, false);
     if (!held) return tl::unexpected(held.error());
     const int fd = file.fd >= 0 ? file.fd : held->fd.get();
-    auto outcome = requests_.request(fd, file.path, space, policy, options_.force);
+    auto outcome = requests_.request(
+        fd, file.path, space, policy != nullptr ? std::optional(*policy) : std::nullopt, options_.force);
     if (!outcome && (outcome.error().code == ENOENT || outcome.error().code == ECONNREFUSED)) {
       return fail(why.code, fmt::format("{}; then policyd keeps tags of users, but {}", why.message,
                                         outcome.error().message));

@@ -60,7 +60,7 @@ Result<std::optional<CarriedTags>> CarryOver::carry(const std::string& path, con
   const auto now = identifier_->identify(file, *status, &ambiguous);
   if (!now) return not_carried(path, now.error().code, now.error().message);
   for (auto& entry : entries)
-    if (entry && entry->identity == *now) entry.reset();
+    if (entry && is_file_of(entry->identity, *now)) entry.reset();
   if (is_empty(entries)) return std::nullopt;
   // Whatever has the path now: somebody has thought of what has a tag of its own.
   const auto tags = store_->get(file);

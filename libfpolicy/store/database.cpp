@@ -36,8 +36,11 @@ using store::read_row;
 using store::remove_database;
 using store::Statement;
 using store::StatementUse;
+using store::stored_key;
 using store::Transaction;
 
+// Of those that tag a tree.
+constexpr std::size_t full_batch = 4096;
 // Rows that are passed on the way to a path before it is looked up.
 constexpr int most_steps = 8;
 // How long FileRef::device may answer for the files of a walk.
@@ -86,8 +89,10 @@ bool is_within_bounds(const TagRecord& record) {
 bool is_as_before(const std::optional<TagRecord>& now, const RecordCorrection& correction) {
   const auto& before = correction.before;
   // One of an earlier file with this key is not live. (overlayfs gives a file that is copied up another key.)
-  if (!before || before->identity != correction.record.identity)
-    return !now || now->identity != correction.record.identity;
+  const auto is_of_it = [&](const TagRecord& record) {
+    return is_file_of(record.identity, correction.record.identity);
+  };
+  if (!before || !is_of_it(*before)) return !now || !is_of_it(*now);
   return now && now->identity == before->identity && now->carrier == before->carrier &&
          now->policy == before->policy && now->changed_ns == before->changed_ns;
 }
@@ -95,7 +100,7 @@ bool is_as_before(const std::optional<TagRecord>& now, const RecordCorrection& c
 /// Is a row of from_path_sql that of another file than this record's, in the same space?
 bool is_of_other(const Statement& row, const TagRecord& record) {
   return row.integer(1) == (record.space == Space::system ? 0 : 1) &&
-         (row.bytes(2) != record.identity.key || row.bytes(3) != record.identity.filesystem);
+         (row.bytes(2) != stored_key(record.identity.key) || row.bytes(3) != record.identity.filesystem);
 }
 
 class SqliteDatabase final : public Database {
@@ -140,9 +145,15 @@ class SqliteDatabase final : public Database {
 
   // With mutex_ held:
   Result<std::int64_t> filesystem_id(const std::string& name);
-  Status release_paths(std::span<const TagRecord> records);
+  Status release_paths(std::span<const TagRecord* const> records);
   Result<std::optional<TagRecord>> read_one(const FileIdentity& identity, Space space);
-  Status put_one(const TagRecord& record, std::int64_t filesystem);
+  struct Row {
+    const TagRecord* record = nullptr;
+    std::int64_t filesystem = 0;
+    std::string key;  ///< as it is stored
+  };
+  static void bind_row(Statement& statement, int index, const Row& row);
+  Status put_all(std::span<const Row> rows);
   Status erase_one(const TagRecord& record);
   Result<std::vector<const TagRecord*>> paths_of_others(std::span<const TagRecord> records);
   Result<std::uint64_t> current_version();
@@ -158,8 +169,8 @@ class SqliteDatabase final : public Database {
 
   std::mutex mutex_;       ///< over the connection and what follows
   Connection connection_;  ///< not open: a missing file, read only
-  Statement find_, page_, carried_statement_, add_filesystem_, filesystem_, put_, erase_, erase_unchanged_,
-      from_path_, release_path_, version_;
+  Statement find_, page_, carried_statement_, add_filesystem_, filesystem_, put_, put_rows_, erase_,
+      erase_unchanged_, from_path_, release_path_, version_;
   std::atomic<std::uint64_t> own_commits_{0};  ///< PRAGMA data_version leaves them out
   std::optional<std::uint64_t> carried_version_;
   std::set<std::string, std::less<>> carried_;
@@ -190,6 +201,8 @@ Status SqliteDatabase::connect() {
     // The index of a million tags while a batch goes in; given back after it.
     if (done) done = connection_.execute("PRAGMA cache_size = -16384");
     if (done) done = store::migrate(connection_, store::migrations());
+    // What a statement of several rows may have to undo, for the milliseconds that it takes.
+    if (done) done = connection_.execute("PRAGMA temp_store = MEMORY");
   } else if (const auto version = connection_.query_integer("PRAGMA user_version"); !version) {
     done = tl::unexpected(version.error());
   } else if (*version != static_cast<std::int64_t>(store::migrations().size())) {
@@ -203,8 +216,8 @@ Status SqliteDatabase::connect() {
         std::pair(&carried_statement_, store::carried_sql),
         std::pair(&add_filesystem_, store::add_filesystem_sql),
         std::pair(&filesystem_, store::filesystem_sql), std::pair(&put_, store::put_sql),
-        std::pair(&erase_, store::erase_sql), std::pair(&from_path_, store::from_path_sql),
-        std::pair(&release_path_, store::release_path_sql),
+        std::pair(&put_rows_, store::put_rows_sql), std::pair(&erase_, store::erase_sql),
+        std::pair(&from_path_, store::from_path_sql), std::pair(&release_path_, store::release_path_sql),
         std::pair(&erase_unchanged_, store::erase_unchanged_sql), std::pair(&version_, store::version_sql)})
     if (const auto prepared = prepare(*statement, sql); !prepared) {
       if (sqlite3_errcode(connection_.get()) != SQLITE_ERROR) return context(prepared.error());
@@ -221,7 +234,7 @@ Result<std::optional<TagRecord>> SqliteDatabase::find(const FileRef& file, Space
     return tl::unexpected(identity.error());
   }
   auto found = find_identity(*identity, space);
-  if (found && *found && (*found)->identity != *identity) return std::nullopt;
+  if (found && *found && !is_file_of((*found)->identity, *identity)) return std::nullopt;
   return found;
 }
 
@@ -234,9 +247,10 @@ Result<std::optional<TagRecord>> SqliteDatabase::find_identity(const FileIdentit
 }
 
 Result<std::optional<TagRecord>> SqliteDatabase::read_one(const FileIdentity& identity, Space space) {
+  const std::string key = stored_key(identity.key);
   const StatementUse use(find_);
   find_.bind_text(1, identity.filesystem);
-  find_.bind_blob(2, identity.key);
+  find_.bind_blob(2, key);
   find_.bind(3, space == Space::system ? 0 : 1);
   const auto row = find_.step();
   if (!row) return tl::unexpected(row.error());
@@ -326,19 +340,31 @@ Result<std::int64_t> SqliteDatabase::filesystem_id(const std::string& name) {
   return sqlite3_last_insert_rowid(connection_.get());
 }
 
-Status SqliteDatabase::put_one(const TagRecord& record, std::int64_t filesystem) {
-  const StatementUse use(put_);
-  put_.bind(1, filesystem);
-  put_.bind_blob(2, record.identity.key);
-  put_.bind(3, record.space == Space::system ? 0 : 1);
-  put_.bind(4, record.carrier == Carrier::xattr ? 0 : 1);
-  put_.bind_text(5, record.policy);
-  put_.bind_blob(6, record.path);
-  put_.bind(7, record.directory ? 1 : 0);
-  put_.bind(8, record.identity.birth_ns);
-  put_.bind(9, record.uid);
-  put_.bind(10, record.changed_ns);
-  if (const auto row = put_.step(); !row) return tl::unexpected(row.error());
+void SqliteDatabase::bind_row(Statement& statement, int index, const Row& row) {
+  const TagRecord& record = *row.record;
+  statement.bind(index, row.filesystem);
+  statement.bind_blob(index + 1, row.key);
+  statement.bind(index + 2, record.space == Space::system ? 0 : 1);
+  statement.bind(index + 3, record.carrier == Carrier::xattr ? 0 : 1);
+  statement.bind_text(index + 4, record.policy);
+  statement.bind_blob(index + 5, record.path);
+  statement.bind(index + 6, record.directory ? 1 : 0);
+  statement.bind(index + 7, record.identity.birth_ns);
+  statement.bind(index + 8, record.uid);
+  statement.bind(index + 9, record.changed_ns);
+}
+
+Status SqliteDatabase::put_all(std::span<const Row> rows) {
+  while (!rows.empty()) {
+    const bool many = rows.size() >= store::put_rows;
+    Statement& statement = many ? put_rows_ : put_;
+    const auto some = rows.first(many ? store::put_rows : 1);
+    const StatementUse use(statement);
+    int index = 1;
+    for (const Row& row : some) bind_row(statement, std::exchange(index, index + store::put_columns), row);
+    if (const auto done = statement.step(); !done) return tl::unexpected(done.error());
+    rows = rows.subspan(some.size());
+  }
   return {};
 }
 
@@ -347,31 +373,31 @@ Status SqliteDatabase::put(std::span<const TagRecord> records) {
   for (const TagRecord& record : records)
     if (!is_within_bounds(record))
       return fail(EINVAL, fmt::format("database {}: record of {} is out of bounds", path_, record.path));
-  // In the order of the index on keys, so that each of its pages is visited once. Stable: of two records of
-  // one file the later stands.
-  std::vector<const TagRecord*> sorted;
-  sorted.reserve(records.size());
-  for (const TagRecord& record : records) sorted.push_back(&record);
-  std::stable_sort(sorted.begin(), sorted.end(),
-                   [](const TagRecord* a, const TagRecord* b) { return a->identity.key < b->identity.key; });
   const std::lock_guard lock(mutex_);
   auto transaction = Transaction::begin(connection_);
   if (!transaction) return context(transaction.error());
   const Writing writing(*this);
+  // Looked for before: of a tree that is new to the database no row is passed then.
+  const auto shared = paths_of_others(records);
+  if (!shared) return context(shared.error());
   std::unordered_map<std::string_view, std::int64_t> ids;
-  for (const TagRecord* record : sorted) {
-    auto id = ids.find(record->identity.filesystem);
+  std::vector<Row> rows;
+  rows.reserve(records.size());
+  for (const TagRecord& record : records) {
+    auto id = ids.find(record.identity.filesystem);
     if (id == ids.end()) {
-      const auto found = filesystem_id(record->identity.filesystem);
+      const auto found = filesystem_id(record.identity.filesystem);
       if (!found) return context(found.error());
-      id = ids.emplace(record->identity.filesystem, *found).first;
+      id = ids.emplace(record.identity.filesystem, *found).first;
     }
-    if (const auto done = put_one(*record, id->second); !done) return context(done.error());
+    rows.push_back({&record, id->second, stored_key(record.identity.key)});
   }
-  if (const auto done = release_paths(records); !done) return context(done.error());
+  if (const auto done = put_all(rows); !done) return context(done.error());
+  if (const auto done = release_paths(*shared); !done) return context(done.error());
   if (const auto done = transaction->commit(); !done) return context(done.error());
   ++own_commits_;
-  sqlite3_db_release_memory(connection_.get());
+  // Behind a full batch mostly comes another, which needs the same pages.
+  if (records.size() < full_batch) sqlite3_db_release_memory(connection_.get());
   return {};
 }
 
@@ -383,16 +409,19 @@ Status SqliteDatabase::erase(std::span<const TagRecord> records) {
   const Writing writing(*this);
   for (const TagRecord& record : records)
     if (const auto done = erase_one(record); !done) return context(done.error());
-  if (const auto done = release_paths(records); !done) return context(done.error());
+  const auto shared = paths_of_others(records);
+  if (!shared) return context(shared.error());
+  if (const auto done = release_paths(*shared); !done) return context(done.error());
   if (const auto done = transaction->commit(); !done) return context(done.error());
   ++own_commits_;
   return {};
 }
 
 Status SqliteDatabase::erase_one(const TagRecord& record) {
+  const std::string key = stored_key(record.identity.key);
   const StatementUse use(erase_);
   erase_.bind_text(1, record.identity.filesystem);
-  erase_.bind_blob(2, record.identity.key);
+  erase_.bind_blob(2, key);
   erase_.bind(3, record.space == Space::system ? 0 : 1);
   if (const auto row = erase_.step(); !row) return tl::unexpected(row.error());
   return {};
@@ -417,18 +446,21 @@ Status SqliteDatabase::correct(std::span<const RecordCorrection> corrections) {
     } else {
       const auto id = filesystem_id(record.identity.filesystem);
       if (!id) return context(id.error());
-      if (const auto done = put_one(record, *id); !done) return context(done.error());
+      const Row row{&record, *id, stored_key(record.identity.key)};
+      if (const auto done = put_all(std::span(&row, 1)); !done) return context(done.error());
     }
     made.push_back(record);
   }
-  if (const auto done = release_paths(made); !done) return context(done.error());
+  const auto shared = paths_of_others(made);
+  if (!shared) return context(shared.error());
+  if (const auto done = release_paths(*shared); !done) return context(done.error());
   if (const auto done = transaction->commit(); !done) return context(done.error());
   ++own_commits_;
   return {};
 }
 
-/// Those whose path other files have as well, by path and space. Asked before any is released: most often
-/// there are none, and an UPDATE makes a temporary table before it looks.
+/// Those whose path other files have as well, in the table or among the records, by path and space. Asked
+/// before any is released: most often there are none, and an UPDATE makes a temporary table before it looks.
 Result<std::vector<const TagRecord*>> SqliteDatabase::paths_of_others(std::span<const TagRecord> records) {
   std::vector<const TagRecord*> sorted;
   sorted.reserve(records.size());
@@ -437,10 +469,15 @@ Result<std::vector<const TagRecord*>> SqliteDatabase::paths_of_others(std::span<
     if (!record.path.empty()) sorted.push_back(&record);
   std::stable_sort(sorted.begin(), sorted.end(),
                    [](const TagRecord* a, const TagRecord* b) { return place_of(*a) < place_of(*b); });
-  const auto repeated =
-      std::ranges::unique(sorted, {}, [](const TagRecord* record) { return place_of(*record); });
-  sorted.erase(repeated.begin(), repeated.end());
   std::vector<const TagRecord*> shared;
+  std::size_t kept = 0;
+  for (const TagRecord* record : sorted) {
+    if (kept == 0 || place_of(*sorted[kept - 1]) != place_of(*record))
+      sorted[kept++] = record;
+    else if (shared.empty() || shared.back() != sorted[kept - 1])
+      shared.push_back(sorted[kept - 1]);
+  }
+  sorted.resize(kept);
   const StatementUse use(from_path_);
   Result<bool> row = false;  // is there one to look at?
   const std::string* sought = nullptr;
@@ -466,14 +503,13 @@ Result<std::vector<const TagRecord*>> SqliteDatabase::paths_of_others(std::span<
 }
 
 /// In the transaction that changes these records.
-Status SqliteDatabase::release_paths(std::span<const TagRecord> records) {
-  const auto shared = paths_of_others(records);
-  if (!shared) return tl::unexpected(shared.error());
-  for (const TagRecord* record : *shared) {
+Status SqliteDatabase::release_paths(std::span<const TagRecord* const> records) {
+  for (const TagRecord* record : records) {
+    const std::string key = stored_key(record->identity.key);
     const StatementUse use(release_path_);
     release_path_.bind_blob(1, record->path);
     release_path_.bind(2, record->space == Space::system ? 0 : 1);
-    release_path_.bind_blob(3, record->identity.key);
+    release_path_.bind_blob(3, key);
     release_path_.bind_text(4, record->identity.filesystem);
     if (const auto row = release_path_.step(); !row) return tl::unexpected(row.error());
   }
@@ -490,9 +526,10 @@ Result<std::vector<TagRecord>> SqliteDatabase::erase_unchanged(
   const Writing writing(*this);
   for (const TagRecord& record : records) {
     if (!still(record)) continue;
+    const std::string key = stored_key(record.identity.key);
     const StatementUse use(erase_unchanged_);
     erase_unchanged_.bind_text(1, record.identity.filesystem);
-    erase_unchanged_.bind_blob(2, record.identity.key);
+    erase_unchanged_.bind_blob(2, key);
     erase_unchanged_.bind(3, record.space == Space::system ? 0 : 1);
     erase_unchanged_.bind(4, record.carrier == Carrier::xattr ? 0 : 1);
     erase_unchanged_.bind_text(5, record.policy);
@@ -532,13 +569,12 @@ Status SqliteDatabase::for_each(std::string_view path_prefix,
         auto record = read_row(page_);
         if (!record) return context(record.error());
         // Of an index that is damaged the same rows could come again and again.
-        if (std::tuple(std::string_view(record->path), page_.integer(0),
-                       std::string_view(record->identity.key), page_.integer(3)) <=
+        if (std::tuple(std::string_view(record->path), page_.integer(0), page_.bytes(2), page_.integer(3)) <=
             std::tuple(std::string_view(path), filesystem, std::string_view(key), space))
           return fail(EUCLEAN, fmt::format("database {}: damaged: its records are out of order", path_));
         if (!record->path.starts_with(path_prefix)) break;
         filesystem = page_.integer(0);
-        key = record->identity.key;
+        key = page_.bytes(2);
         space = page_.integer(3);
         path = record->path;
         records.push_back(std::move(*record));

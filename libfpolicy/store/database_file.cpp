@@ -8,6 +8,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 namespace fpolicy::store {
 
 Status check_kind(const std::string& path) {
@@ -24,10 +26,17 @@ void remove_database(const std::string& path) {
   for (const char* suffix : {"", "-journal", "-wal", "-shm"}) ::unlink((path + suffix).c_str());
 }
 
+std::string stored_key(std::string_view key) {
+  std::string stored(key);
+  // Behind the letter and the handle's type.
+  if (stored.starts_with('h') && stored.size() >= 9) std::reverse(stored.begin() + 5, stored.begin() + 9);
+  return stored;
+}
+
 Result<TagRecord> read_row(const Statement& row) {
   TagRecord record;
   record.identity.filesystem = row.bytes(1);
-  record.identity.key = row.bytes(2);
+  record.identity.key = stored_key(row.bytes(2));
   record.space = row.integer(3) == 0 ? Space::system : Space::user;
   record.carrier = row.integer(4) == 0 ? Carrier::xattr : Carrier::database;
   record.policy = row.bytes(5);

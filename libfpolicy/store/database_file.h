@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 
 namespace fpolicy::store {
 
@@ -21,6 +22,9 @@ Status check_kind(const std::string& path);
 
 /// Removes a file that has not become a database, with what SQLite may have laid beside it.
 void remove_database(const std::string& path);
+
+/// A key as it stands in the database, and back: see schema/002_keys_by_inode.sql.
+std::string stored_key(std::string_view key);
 
 /// The record of a row with the columns of statements.h. Error: EUCLEAN, without the file's name.
 Result<TagRecord> read_row(const Statement& row);

@@ -12,13 +12,18 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <map>
 #include <mutex>
+#include <shared_mutex>
 #include <tuple>
 #include <unordered_map>
 
 namespace fpolicy {
 namespace {
+
+// How long what is known of a mount answers for the files of a walk.
+constexpr std::chrono::milliseconds known_lasts{10};
 
 /// What a file's key is made of.
 enum class KeyKind : std::uint8_t { handle, path, inode, none };
@@ -44,6 +49,13 @@ bool is_kernel_type(std::string_view type) {
 bool is_keyed_by_path(std::string_view type) {
   return type == "vfat" || type == "msdos" || type == "exfat" || type == "overlay" || type == "fuse" ||
          type == "fuseblk" || type == "virtiofs" || type.starts_with("fuse.") || type.starts_with("fuseblk.");
+}
+
+/// An inode that is given out again has another generation there, drawn at random or counted on from a random
+/// number (btrfs gives none out again), and its handle holds it.
+bool draws_generations(std::string_view type) {
+  return type == "ext4" || type == "xfs" || type == "btrfs" || type == "tmpfs" || type == "f2fs" ||
+         type == "ext3" || type == "ext2";
 }
 
 /// Mounted twice, it is still the one filesystem of its server.
@@ -158,14 +170,26 @@ Result<std::string> inner_path(const FileRef& file, const struct statx& status, 
 struct Identifier::Impl {
   explicit Impl(std::string root_directory) : root(std::move(root_directory)) {}
 
+  using Clock = std::chrono::steady_clock;
+
   std::string root;
-  std::mutex mutex;  ///< over all below
+  std::mutex mutex;  ///< over all down to `filesystems`
   sys::Mounts whose = sys::Mounts::own;
   std::optional<sys::MountTable> table;
   bool loaded = false;
   std::vector<sys::Mount> mounts;
   std::unordered_map<int, const sys::Mount*> by_id;
   std::map<dev_t, Filesystem> filesystems;
+
+  /// What is remembered of a mount.
+  struct Known {
+    Clock::time_point until;
+    bool handle_suffices = false;
+    bool ambiguous = false;
+    std::string id;
+  };
+  std::shared_mutex remembered_mutex;
+  std::map<int, std::shared_ptr<const Known>> remembered;  ///< by mount id
 
   /// Where a file lies. `mount` is null where it is open through a mount that is in no table.
   struct Place {
@@ -182,6 +206,8 @@ struct Identifier::Impl {
 
   Status load();
   std::optional<Seat> seat_of(const FileIdentity& identity, Finding& why);
+  Result<Known> learn(int mount_id);
+  Result<std::shared_ptr<const Known>> known_of(int mount_id);
   Result<Place> place_of(const FileRef& file, const struct statx& status);
   Result<std::string> id_of(Filesystem& filesystem);
   bool is_ambiguous(Filesystem& filesystem, const std::string& id);
@@ -275,6 +301,45 @@ Result<Identifier::Impl::Place> Identifier::Impl::place_of(const FileRef& file, 
         return Place{&filesystem, nullptr};
   return fail(ENODEV,
               fmt::format("{}: its filesystem is not mounted in this mount namespace", sys::object_of(file)));
+}
+
+/// What was learned of a mount, or learned now. Only for a mount that is held: as long as it is, its id is
+/// not given to another, and what was learned of it holds, but for another filesystem that has come to have
+/// its id. What is left is a mount that had this id before, for as long as an answer lasts.
+Result<std::shared_ptr<const Identifier::Impl::Known>> Identifier::Impl::known_of(int mount_id) {
+  {
+    const auto now = Clock::now();
+    const std::shared_lock lock(remembered_mutex);
+    const auto found = remembered.find(mount_id);
+    if (found != remembered.end() && now < found->second->until) return found->second;
+  }
+  auto answer = learn(mount_id);
+  if (!answer) return tl::unexpected(answer.error());
+  auto learned = std::make_shared<const Known>(*std::move(answer));
+  const std::lock_guard lock(remembered_mutex);
+  std::erase_if(remembered,
+                [&](const auto& each) { return each.second->until <= learned->until - known_lasts; });
+  return remembered[mount_id] = std::move(learned);
+}
+
+/// Of a mount of another namespace nothing is said: handle_suffices is not set.
+Result<Identifier::Impl::Known> Identifier::Impl::learn(int mount_id) {
+  const std::lock_guard lock(mutex);
+  Known answer;
+  // From before the table is read: what changes while it is read shows in time.
+  answer.until = Clock::now() + known_lasts;
+  if (const auto done = load(); !done) return tl::unexpected(done.error());
+  const auto mount = by_id.find(mount_id);
+  if (mount == by_id.end()) return answer;
+  Filesystem& filesystem = filesystems.at(mount->second->device);
+  answer.handle_suffices =
+      filesystem.traits.key == KeyKind::handle && draws_generations(filesystem.mount().type);
+  if (!answer.handle_suffices) return answer;
+  auto id = id_of(filesystem);
+  if (!id) return tl::unexpected(id.error());
+  answer.id = std::move(*id);
+  answer.ambiguous = is_ambiguous(filesystem, answer.id);
+  return answer;
 }
 
 Result<std::string> Identifier::Impl::id_of(Filesystem& filesystem) {
@@ -445,6 +510,24 @@ Result<FileIdentity> Identifier::identify(const FileRef& file, const struct stat
   return identity;
 }
 
+Result<std::optional<FileIdentity>> Identifier::identify_listed(const FileRef& file, int mount,
+                                                                bool* ambiguous) {
+  if (mount == 0) return std::nullopt;
+  int mount_id = 0;
+  auto handle = sys::file_handle(file, &mount_id);
+  if (!handle) return tl::unexpected(handle.error());
+  std::optional<std::string>& bytes = *handle;
+  if (!bytes || mount_id != mount) return std::nullopt;
+  const auto known = impl_->known_of(mount_id);
+  if (!known) return with_context(sys::object_of(file), known.error());
+  if (!(*known)->handle_suffices) return std::nullopt;
+  if (ambiguous != nullptr) *ambiguous = (*known)->ambiguous;
+  FileIdentity identity;
+  identity.filesystem = (*known)->id;
+  identity.key = std::move(bytes->insert(0, 1, 'h'));
+  return identity;
+}
+
 Result<std::string> Identifier::filesystem(const FileRef& file) {
   const auto status = sys::file_status(file);
   if (!status) return tl::unexpected(status.error());
@@ -456,6 +539,20 @@ Result<std::string> Identifier::filesystem(const FileRef& file) {
   return id;
 }
 
+bool is_file_of(const FileIdentity& recorded, const FileIdentity& file) {
+  return recorded.key == file.key && recorded.filesystem == file.filesystem &&
+         (recorded.birth_ns == file.birth_ns || (recorded.birth_ns == 0 && recorded.key.starts_with('h')));
+}
+
+namespace {
+
+/// Was a file that has opened by its handle born when the record says?
+bool is_born(const FileIdentity& recorded, const struct statx& status) {
+  return recorded.birth_ns == 0 || recorded.birth_ns == sys::birth_ns(status);
+}
+
+}  // namespace
+
 Result<Fd> Identifier::open(const FileIdentity& identity, const std::string& last_path) {
   const std::string object = last_path.empty() ? identity.filesystem : last_path;
   // Most files are where they were.
@@ -466,7 +563,7 @@ Result<Fd> Identifier::open(const FileIdentity& identity, const std::string& las
     file.fd = path_fd->get();
     file.path = object;
     const auto found = identify(file);
-    if (!found || *found != identity) return std::nullopt;
+    if (!found || !is_file_of(identity, *found)) return std::nullopt;
     return sys::reopen_for_reading(path_fd->get(), object);
   };
   if (!last_path.empty())
@@ -507,7 +604,7 @@ Result<Fd> Identifier::open(const FileIdentity& identity, const std::string& las
     const auto status = sys::file_status(file);
     if (!status) return tl::unexpected(status.error());
     // A deleted file that is still open somewhere opens by its handle, too.
-    if (status->stx_nlink != 0 && sys::birth_ns(*status) == identity.birth_ns) return fd;
+    if (status->stx_nlink != 0 && is_born(identity, *status)) return fd;
   }
   for (const std::string& path : candidates)
     if (auto opened = open_if_same(path)) return std::move(*opened);
@@ -533,7 +630,7 @@ bool Identifier::in_use_without_name(const FileIdentity& identity) {
   FileRef held;
   held.fd = file->get();
   const auto status = sys::file_status(held);
-  return status && status->stx_nlink == 0 && sys::birth_ns(*status) == identity.birth_ns;
+  return status && status->stx_nlink == 0 && is_born(identity, *status);
 }
 
 namespace {
@@ -585,6 +682,8 @@ Finding examine_handle(const FileIdentity& identity, int mount_fd, bool network,
   if (!status) return unknown(status.error());
   // Or made with O_TMPFILE: it may still be given a name.
   if (status->stx_nlink == 0) return found(Fate::stale, "deleted, and still open in some process");
+  // Without one recorded the handle has told all.
+  if (identity.birth_ns == 0) return found(Fate::live, {});
   return compare_birth(identity.birth_ns, sys::birth_ns(*status), false,
                        "its inode was given to another file");
 }
@@ -677,7 +776,8 @@ Finding Identifier::examine(const FileIdentity& identity, const std::string& las
     FileRef file;
     file.path = last_path;
     if (path_fd) file.fd = path_fd->get();
-    if (path_fd && identify(file) == identity) return found(Fate::live, {});
+    const auto there = path_fd ? identify(file) : fail(at_path, "");
+    if (there && is_file_of(identity, *there)) return found(Fate::live, {});
   }
   if (identity.key.starts_with('h'))
     return examine_handle(identity, seat->fd.get(), seat->network, at_path,
@@ -698,6 +798,8 @@ Finding Identifier::examine(const FileIdentity& identity, const std::string& las
 void Identifier::refresh() {
   const std::lock_guard lock(impl_->mutex);
   impl_->loaded = false;
+  const std::lock_guard known_lock(impl_->remembered_mutex);
+  impl_->remembered.clear();
 }
 
 }  // namespace fpolicy

@@ -22,10 +22,11 @@ namespace {
 
 using sys::object_of;
 
-// A batch is one transaction, and one sync of the disk.
-constexpr std::size_t batch_size = 16384;
-// Records that may wait while one thread writes: some 15 MiB.
-constexpr std::size_t most_waiting = 3 * batch_size;
+// A batch is one transaction, and one sync of the disk. The last one is written when the walk has ended, by
+// one thread.
+constexpr std::size_t batch_size = 4096;
+// Records that may wait while one thread writes: some 10 MiB.
+constexpr std::size_t most_waiting = 12 * batch_size;
 
 // Whoever it was: the kernel's overflow uid.
 constexpr std::uint32_t nobody = 65534;
@@ -119,17 +120,25 @@ const Result<Written>& written(const Policy& policy) {
 }  // namespace
 
 struct PolicyStore::Impl {
-  struct Change {
+  /// Changes of one kind that follow one another.
+  struct Run {
     enum class Kind : std::uint8_t { put, erase, correct };
     Kind kind = Kind::put;
-    TagRecord record;
-    /// Of a correction.
-    bool erases = false;
-    std::optional<TagRecord> before;
+    std::vector<TagRecord> records;
+    std::vector<RecordCorrection> corrections;  ///< in place of records
+
+    [[nodiscard]] std::size_t size() const { return records.size() + corrections.size(); }
   };
   struct Listed {
     bool system = false;
     bool user = false;
+  };
+  /// What is known of a file that is about to be tagged.
+  struct Subject {
+    std::optional<struct statx> status;
+    /// Of a walk's file, where its handle suffices; then there may be no status.
+    std::optional<FileIdentity> identity;
+    bool ambiguous = false;
   };
   /// What one xattr holds.
   struct Value {
@@ -146,7 +155,8 @@ struct PolicyStore::Impl {
 
   std::mutex write_mutex;  ///< held while a batch is written, so that batches keep their order
   std::mutex queue_mutex;
-  std::vector<Change> queue;
+  std::vector<Run> queue;   ///< the last word on a file stands: in the order in which they were said
+  std::size_t waiting = 0;  ///< in all runs
   std::optional<Error> failure;
 
   Impl(RecordStore* record_store, Identifier* file_identifier, sys::XattrCalls* calls)
@@ -160,20 +170,24 @@ struct PolicyStore::Impl {
   Result<std::optional<TagRecord>> carried(const FileRef& file, Space space);
   Result<TagRecord> make_record(const FileRef& file, const struct statx& status, Space space,
                                 const SetOptions& options);
+  Result<TagRecord> make_record(const FileRef& file, Subject subject, Space space, const SetOptions& options);
   Result<SetOutcome> set_in_database(const FileRef& file, const struct statx& status, Space space,
                                      const std::string& text, const Value& value, int why,
                                      const SetOptions& options);
-  Status enter(const FileRef& file, const struct statx& status, Space space, const std::string& text,
-               bool erase, const SetOptions& options);
+  Status enter(const FileRef& file, Subject subject, Space space, const std::string& text, bool erase,
+               const SetOptions& options);
   Result<bool> move_to_xattr(const FileRef& file, const struct statx& status, const TagRecord& known,
                              bool dry_run);
   Result<bool> apply(const FileRef& file, const struct statx& status, Reconciled& found,
                      const std::optional<TagRecord>& known, const ReconcileOptions& options);
-  Status enter_written(const FileRef& file, const struct statx& status, Space space, const std::string& text,
+  Status enter_written(const FileRef& file, Subject subject, Space space, const std::string& text,
                        const SetOptions& options);
-  void push(Change change);
+  Run& run_of(Run::Kind kind);
+  void push(Run::Kind kind, TagRecord record);
+  void push(RecordCorrection correction);
+  void write_if_due(std::size_t now_waiting);
   void write_batch();
-  Status write_run(Change::Kind kind, std::span<Change> changes);
+  Status write_run(const Run& run);
   void remember(const Status& done);
 };
 
@@ -251,48 +265,52 @@ Result<TagRecord> PolicyStore::Impl::make_record(const FileRef& file, const stru
     identity = identifier->identify(file, *copied, &ambiguous);
     if (!identity) return tl::unexpected(identity.error());
   }
-  if (ambiguous)
+  return make_record(file, {.status = status, .identity = std::move(*identity), .ambiguous = ambiguous},
+                     space, options);
+}
+
+Result<TagRecord> PolicyStore::Impl::make_record(const FileRef& file, Subject subject, Space space,
+                                                 const SetOptions& options) {
+  if (!subject.identity) return make_record(file, *subject.status, space, options);
+  if (subject.ambiguous)
     return fail(
         ENOTUNIQ,
         fmt::format("{}: two mounted filesystems have the id {}: the database cannot tell their files apart",
-                    object_of(file), identity->filesystem));
+                    object_of(file), subject.identity->filesystem));
   TagRecord record;
-  record.identity = std::move(*identity);
+  record.identity = std::move(*subject.identity);
   record.space = space;
   record.path = file.path;
-  record.directory = S_ISDIR(status.stx_mode);
+  record.directory = subject.status && S_ISDIR(subject.status->stx_mode);
   record.uid = options.uid.value_or(caller);
   record.changed_ns = now_ns();
   return record;
 }
 
 /// Queues the catalogue entry of a tag that an xattr holds, or its removal.
-Status PolicyStore::Impl::enter(const FileRef& file, const struct statx& status, Space space,
-                                const std::string& text, bool erase, const SetOptions& options) {
+Status PolicyStore::Impl::enter(const FileRef& file, Subject subject, Space space, const std::string& text,
+                                bool erase, const SetOptions& options) {
   if (!can_record()) return {};
-  auto record = make_record(file, status, space, options);
+  auto record = make_record(file, std::move(subject), space, options);
   // Unlinked since its xattr was written: there is no file to enter.
   if (!record && record.error().code == ENOENT) return {};
   if (!record) return with_context("the catalogue was not changed", record.error());
   record->carrier = Carrier::xattr;
   record->policy = text;
-  push({.kind = erase ? Change::Kind::erase : Change::Kind::put,
-        .record = std::move(*record),
-        .erases = false,
-        .before = {}});
+  push(erase ? Run::Kind::erase : Run::Kind::put, std::move(*record));
   return {};
 }
 
 /// The same for an xattr that was just written. A record that has carried the tag lets go of it only when the
 /// xattr is on the disk.
-Status PolicyStore::Impl::enter_written(const FileRef& file, const struct statx& status, Space space,
+Status PolicyStore::Impl::enter_written(const FileRef& file, Subject subject, Space space,
                                         const std::string& text, const SetOptions& options) {
   if (!can_record()) return {};
   const auto record = carried(file, space);
   if (!record) return tl::unexpected(record.error());
   if (*record)
     if (auto done = sys::sync_file(file); !done) return done;
-  return enter(file, status, space, text, false, options);
+  return enter(file, std::move(subject), space, text, false, options);
 }
 
 /// Keeps the first error for flush().
@@ -302,17 +320,37 @@ void PolicyStore::Impl::remember(const Status& done) {
   if (!failure) failure = done.error();
 }
 
-void PolicyStore::Impl::push(Change change) {
-  std::size_t waiting = 0;
+/// The run that a change of this kind is added to. With queue_mutex held.
+PolicyStore::Impl::Run& PolicyStore::Impl::run_of(Run::Kind kind) {
+  if (queue.empty() || queue.back().kind != kind) queue.emplace_back().kind = kind;
+  return queue.back();
+}
+
+void PolicyStore::Impl::push(Run::Kind kind, TagRecord record) {
+  std::size_t now_waiting = 0;
   {
     const std::lock_guard lock(queue_mutex);
-    queue.push_back(std::move(change));
-    waiting = queue.size();
+    run_of(kind).records.push_back(std::move(record));
+    now_waiting = ++waiting;
   }
-  if (waiting < batch_size) return;
+  write_if_due(now_waiting);
+}
+
+void PolicyStore::Impl::push(RecordCorrection correction) {
+  std::size_t now_waiting = 0;
+  {
+    const std::lock_guard lock(queue_mutex);
+    run_of(Run::Kind::correct).corrections.push_back(std::move(correction));
+    now_waiting = ++waiting;
+  }
+  write_if_due(now_waiting);
+}
+
+void PolicyStore::Impl::write_if_due(std::size_t now_waiting) {
+  if (now_waiting < batch_size) return;
   // While one thread writes, the others go on.
   std::unique_lock writing(write_mutex, std::defer_lock);
-  if (waiting < most_waiting)
+  if (now_waiting < most_waiting)
     static_cast<void>(writing.try_lock());
   else
     writing.lock();
@@ -322,35 +360,28 @@ void PolicyStore::Impl::push(Change change) {
 /// With write_mutex held. What an exception interrupts is dropped: a tag that the database carries is then as
 /// it was, and never changes later behind the back of a caller who was told that it did not.
 void PolicyStore::Impl::write_batch() {
-  std::vector<Change> batch;
+  std::vector<Run> batch;
   {
     const std::lock_guard lock(queue_mutex);
     batch.swap(queue);
+    waiting = 0;
   }
-  // Runs of one kind, in their order: the last word on a file stands.
-  for (auto change = batch.begin(); change != batch.end();) {
-    const auto kind = change->kind;
-    const auto end = std::find_if(change, batch.end(), [&](const Change& each) { return each.kind != kind; });
-    const std::span run(change, end);
-    if (const auto done = write_run(kind, run); !done)
+  for (const Run& run : batch)
+    if (const auto done = write_run(run); !done)
       remember(with_context(fmt::format("{} records were not changed", run.size()), done.error()));
-    change = end;
-  }
 }
 
-/// Changes of one kind, in one transaction. Their records are moved from.
-Status PolicyStore::Impl::write_run(Change::Kind kind, std::span<Change> changes) {
-  if (kind == Change::Kind::correct) {
-    std::vector<RecordCorrection> corrections;
-    corrections.reserve(changes.size());
-    for (Change& change : changes)
-      corrections.push_back({std::move(change.record), change.erases, std::move(change.before)});
-    return records->correct(corrections);
+/// In one transaction.
+Status PolicyStore::Impl::write_run(const Run& run) {
+  switch (run.kind) {
+    case Run::Kind::put:
+      return records->put(run.records);
+    case Run::Kind::erase:
+      return records->erase(run.records);
+    case Run::Kind::correct:
+      break;
   }
-  std::vector<TagRecord> run;
-  run.reserve(changes.size());
-  for (Change& change : changes) run.push_back(std::move(change.record));
-  return kind == Change::Kind::erase ? records->erase(run) : records->put(run);
+  return records->correct(run.corrections);
 }
 
 PolicyStore::PolicyStore(RecordStore* records, Identifier* identifier, sys::XattrCalls* xattrs)
@@ -403,14 +434,30 @@ Result<struct statx> status_to_tag(const FileRef& file) {
 
 Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Policy& policy,
                                     const SetOptions& options) {
+  return set_listed(file, 0, space, policy, options);
+}
+
+Result<SetOutcome> PolicyStore::set_listed(const FileRef& file, int mount, Space space, const Policy& policy,
+                                           const SetOptions& options) {
   const auto& valid = written(policy);
   if (!valid) return with_context(object_of(file), valid.error());
-  const auto status = status_to_tag(file);
-  if (!status) return tl::unexpected(status.error());
+  Impl::Subject subject;
+  if (impl_->can_record() && !options.dry_run)
+    if (auto listed = impl_->identifier->identify_listed(file, mount, &subject.ambiguous))
+      subject.identity = std::move(*listed);
+  const auto ask = [&]() -> Status {
+    const auto status = status_to_tag(file);
+    if (!status) return tl::unexpected(status.error());
+    subject.status = *status;
+    return {};
+  };
+  // Of a file that was listed and that has a handle the type is known.
+  if (!subject.identity)
+    if (const auto asked = ask(); !asked) return tl::unexpected(asked.error());
   const auto& [text, value] = *valid;
   // Most files have no tag yet: one call then, in place of two. Of any error the long way below tells.
   if (!options.dry_run && impl_->xattrs->set(file, sys::xattr_name(space), value, true) == 0) {
-    impl_->remember(impl_->enter_written(file, *status, space, text, options));
+    impl_->remember(impl_->enter_written(file, std::move(subject), space, text, options));
     return SetOutcome::changed;
   }
   const auto old = impl_->read(file, space);
@@ -418,12 +465,16 @@ Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Poli
   if (old->tag) {
     if (!old->tag->policy && !options.force) return unsupported_error(file, space, *old->tag);
     if (old->tag->policy == policy) {
-      if (!options.dry_run) impl_->remember(impl_->enter(file, *status, space, text, false, options));
+      if (!options.dry_run)
+        impl_->remember(impl_->enter(file, std::move(subject), space, text, false, options));
       return SetOutcome::unchanged;
     }
   }
+  if (!subject.status)
+    if (const auto asked = ask(); !asked) return tl::unexpected(asked.error());
+  const struct statx& status = *subject.status;
   if (old->code == EOPNOTSUPP)
-    return impl_->set_in_database(file, *status, space, text, *old, EOPNOTSUPP, options);
+    return impl_->set_in_database(file, status, space, text, *old, EOPNOTSUPP, options);
   if (options.dry_run) {
     if (!old->tag)
       if (const auto record = impl_->carried(file, space); record && *record && (*record)->policy == text)
@@ -431,11 +482,11 @@ Result<SetOutcome> PolicyStore::set(const FileRef& file, Space space, const Poli
     return SetOutcome::changed;
   }
   const int code = -impl_->xattrs->set(file, sys::xattr_name(space), value, false);
-  if (cannot_hold(code)) return impl_->set_in_database(file, *status, space, text, *old, code, options);
-  if (code != 0) return change_error(file, space, *status, code);
+  if (cannot_hold(code)) return impl_->set_in_database(file, status, space, text, *old, code, options);
+  if (code != 0) return change_error(file, space, status, code);
   // This also turns a record that carried the tag into the xattr's catalogue entry. The xattr is the
   // authority and is written by now: flush() tells of a failure.
-  impl_->remember(impl_->enter_written(file, *status, space, text, options));
+  impl_->remember(impl_->enter_written(file, std::move(subject), space, text, options));
   return SetOutcome::changed;
 }
 
@@ -463,7 +514,7 @@ Result<SetOutcome> PolicyStore::Impl::set_in_database(const FileRef& file, const
   }
   if (options.dry_run) return SetOutcome::changed;
   if (!value.tag) {
-    push({.kind = Change::Kind::put, .record = std::move(*record), .erases = false, .before = {}});
+    push(Run::Kind::put, std::move(*record));
     return SetOutcome::changed;
   }
   // The file has an xattr, which wins over a record and must go. The record is committed first: a crash in
@@ -501,7 +552,8 @@ Result<SetOutcome> PolicyStore::remove(const FileRef& file, Space space, const S
     if (const int code = -impl_->xattrs->remove(file, sys::xattr_name(space)); code != 0 && code != ENODATA)
       return change_error(file, space, *status, code);
   // What is not there may still have an entry that is out of date.
-  const auto entered = impl_->enter(file, *status, space, {}, true, options);
+  const auto entered =
+      impl_->enter(file, {.status = *status, .identity = {}, .ambiguous = false}, space, {}, true, options);
   if (outcome == SetOutcome::changed) impl_->remember(entered);
   return outcome;
 }
@@ -576,9 +628,8 @@ Result<bool> PolicyStore::Impl::apply(const FileRef& file, const struct statx& s
   if (!record) return tl::unexpected(record.error());
   record->carrier = found.correction == Correction::moved_to_database ? Carrier::database : Carrier::xattr;
   record->policy = found.policy;
-  push({.kind = Change::Kind::correct,
-        .record = std::move(*record),
-        .erases = found.correction == Correction::entry_removed,
+  push({.record = std::move(*record),
+        .erase = found.correction == Correction::entry_removed,
         .before = known});
   return true;
 }

@@ -43,8 +43,8 @@ int errno_of(int code, int system_errno) {
   }
 }
 
-// How long a writer waits for another: a batch of 16,384 records takes some 100 milliseconds, a checkpoint
-// on a slow disk seconds.
+// How long a writer waits for another: a batch takes some 10 milliseconds, a checkpoint on a slow disk
+// seconds.
 constexpr int busy_timeout_ms = 10'000;
 
 /// SQLite's calls on a file, with one put before the mapping of shared memory.

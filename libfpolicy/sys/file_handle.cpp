@@ -24,17 +24,18 @@ struct HandleBuffer {
 
 }  // namespace
 
-Result<std::optional<std::string>> file_handle(const FileRef& file) {
+Result<std::optional<std::string>> file_handle(const FileRef& file, int* mount_id) {
   HandleBuffer buffer;
   struct file_handle* handle = buffer.handle();
   handle->handle_bytes = MAX_HANDLE_SZ;
-  int mount_id = 0;
-  const int result = file.fd >= 0 ? ::name_to_handle_at(file.fd, "", handle, &mount_id, AT_EMPTY_PATH)
-                                  : ::name_to_handle_at(AT_FDCWD, file.name, handle, &mount_id, 0);
+  int mount = 0;
+  const int result = file.fd >= 0 ? ::name_to_handle_at(file.fd, "", handle, &mount, AT_EMPTY_PATH)
+                                  : ::name_to_handle_at(AT_FDCWD, file.name, handle, &mount, 0);
   if (result != 0) {
     if (errno == EOPNOTSUPP || errno == EOVERFLOW) return std::nullopt;
     return fail_errno("name_to_handle_at", object_of(file));
   }
+  if (mount_id != nullptr) *mount_id = mount;
   std::string text(type_size, '\0');
   const auto type = static_cast<std::uint32_t>(handle->handle_type);
   for (std::size_t i = 0; i < type_size; ++i) text[i] = static_cast<char>(type >> (8 * i));

@@ -14,7 +14,8 @@ namespace fpolicy::sys {
 /// name_to_handle_at(2): handle type (32 bits, little-endian), then the handle's bytes. It holds the inode's
 /// generation, so that a file which gets a deleted one's inode number has another handle. Nothing where the
 /// filesystem gives no handle that open_by_handle_at(2) takes.
-Result<std::optional<std::string>> file_handle(const FileRef& file);
+/// `mount_id`, where given, is set to the mount's in mountinfo.
+Result<std::optional<std::string>> file_handle(const FileRef& file, int* mount_id = nullptr);
 
 /// open_by_handle_at(2), for reading. `mount`: any descriptor on the filesystem, not O_PATH. `handle` as
 /// file_handle gives it. Error: ESTALE where the file is gone, EPERM without CAP_DAC_READ_SEARCH, EINVAL for

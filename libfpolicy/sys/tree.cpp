@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -59,6 +60,7 @@ struct Directory {
   Fd fd;
   std::string path;
   Place place;
+  int mount = 0;  ///< 0: not known (before Linux 5.8)
   std::shared_ptr<const Ancestor> ancestors;
   std::string names;
   std::vector<Entry> entries;  ///< files, then directories, each by name
@@ -279,6 +281,7 @@ class Walk {
       // Right but for single files that something is mounted on.
       found.file.device = directory.place.device;
       found.file.path = worker.path;
+      found.mount = directory.mount;
       visitor_.visit(found, output);
     }
   }
@@ -330,14 +333,15 @@ class Walk {
 
   /// Finds out where an opened directory is; false where the walk ends before it.
   bool enter(Directory& directory, const Directory* parent, const Entry* entry) {
-    struct stat status = {};
-    if (fstat(directory.fd.get(), &status) != 0) {
+    struct statx status = {};
+    if (statx(directory.fd.get(), "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &status) != 0) {
       visitor_.error(directory.path, Error{errno, "stat: " + errno_text(errno)});
       return false;
     }
-    directory.place = Place{status.st_dev, status.st_ino};
-    if (options_.one_file_system && status.st_dev != device_) return false;
-    if (parent == nullptr || parent->place.device != status.st_dev) {
+    directory.place = Place{makedev(status.stx_dev_major, status.stx_dev_minor), status.stx_ino};
+    if ((status.stx_mask & STATX_MNT_ID) != 0) directory.mount = static_cast<int>(status.stx_mnt_id);
+    if (options_.one_file_system && directory.place.device != device_) return false;
+    if (parent == nullptr || parent->place.device != directory.place.device) {
       const auto holds = holds_file_pages(directory.fd.get());
       if (!holds) visitor_.error(directory.path, holds.error());
       if (!holds || !*holds) return false;

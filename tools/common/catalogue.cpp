@@ -34,7 +34,7 @@ Result<NamedFile> open_record(Identifier& identifier, const TagRecord& record) {
   if (at_path) {
     const FileRef ref{at_path->fd.get(), nullptr, at_path->path, at_path->device};
     const auto identity = identifier.identify(ref);
-    if (identity && *identity == record.identity) return at_path;
+    if (identity && is_file_of(record.identity, *identity)) return at_path;
   }
   auto fd = identifier.open(record.identity, record.path);
   if (!fd) return tl::unexpected(fd.error());

@@ -53,11 +53,16 @@ struct FPOLICY_API FileIdentity {
   /// handles are not stable; "i" + inode number (64 bits, little-endian) in memory filesystems without
   /// handles.
   std::string key;
-  /// Birth time in ns, 0 where the filesystem has none: a record whose birth time differs is stale.
+  /// Birth time in ns, 0 where the filesystem has none: a record whose birth time differs is stale. Also 0 in
+  /// the entry of an xattr whose file's handle says enough, see is_file_of().
   std::int64_t birth_ns = 0;
 
   friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
 };
+
+/// Is a file the one that a record is of? Where both have a handle and the record no birth time, the handle
+/// says it: it holds the inode's generation.
+FPOLICY_API bool is_file_of(const FileIdentity& recorded, const FileIdentity& file);
 
 /// What has become of the file that an identity names.
 enum class Fate : std::uint8_t {
@@ -97,6 +102,11 @@ class FPOLICY_API Identifier {
   /// The same for a file whose type, inode, birth time, device and mount id statx(2) has just told.
   [[nodiscard]] Result<FileIdentity> identify(const FileRef& file, const struct ::statx& status,
                                               bool* ambiguous = nullptr);
+  /// The same without the birth time, for a file whose directory is held and lies on `mount`: by its handle
+  /// alone, where that tells it from every other that had or will have its inode. Nothing elsewhere, and
+  /// where something is mounted on the file. What is known of the mount may be 10 ms old.
+  [[nodiscard]] Result<std::optional<FileIdentity>> identify_listed(const FileRef& file, int mount,
+                                                                    bool* ambiguous = nullptr);
   /// The filesystem part alone.
   [[nodiscard]] Result<std::string> filesystem(const FileRef& file);
   /// Opens the file of an identity for reading, wherever it is named now, if its filesystem is mounted. Needs
@@ -261,6 +271,10 @@ class FPOLICY_API PolicyStore {
   /// opened) and for a policy that is not in its canonical form.
   Result<SetOutcome> set(const FileRef& file, Space space, const Policy& policy,
                          const SetOptions& options = {});
+  /// The same for a regular file that a walk has just found, whose type is then not asked for again: see
+  /// TreeEntry::mount.
+  Result<SetOutcome> set_listed(const FileRef& file, int mount, Space space, const Policy& policy,
+                                const SetOptions& options = {});
   /// Removes the tag from whatever carries it; an unsupported one only with force. Errors as for set.
   Result<SetOutcome> remove(const FileRef& file, Space space, const SetOptions& options = {});
 

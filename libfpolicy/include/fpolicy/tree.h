@@ -54,6 +54,9 @@ struct FPOLICY_API TreeEntry {
   /// the visit only.
   FileRef file;
   bool directory = false;
+  /// Of a regular file: the mount that its directory lies on, which is its own unless something is mounted on
+  /// it. 0: not known.
+  int mount = 0;
 };
 
 struct FPOLICY_API TreeVisitor {

@@ -196,9 +196,9 @@ case_care_says_what_is_wrong() {
   run 1 policyctl backup --database "$state/db" "$work/none"
   run 0 set_ bind:0 "$tree/0/1"
   run 0 policyctl check --json --database "$state/db"
-  equal "{\"database\":\"$state/db\",\"schema\":1,\"filesystems\":1,\"records\":1,\"faults\":[]}" "$out" JSON
+  equal "{\"database\":\"$state/db\",\"schema\":2,\"filesystems\":1,\"records\":1,\"faults\":[]}" "$out" JSON
   run 0 policyctl backup --json --database "$state/db" "$work/one"
-  equal "{\"database\":\"$state/db\",\"backup\":\"$work/one\",\"schema\":1,\"records\":1}" "$out" JSON
+  equal "{\"database\":\"$state/db\",\"backup\":\"$work/one\",\"schema\":2,\"records\":1}" "$out" JSON
   run 1 policyctl backup --database "$state/db" "$work/one"
   equal "policyctl: create $work/one: File exists (--force replaces it)" "$err" message
   run 1 policyctl backup --force --database "$state/db" "$work"

@@ -84,7 +84,7 @@ TEST_F(DatabaseCareTest, NothingIsWrongWithAWholeOne) {
   const auto checked = check_database(path);
   ASSERT_TRUE(checked) << checked.error().message;
   EXPECT_THAT(checked->faults, IsEmpty());
-  EXPECT_EQ(checked->schema, 1);
+  EXPECT_EQ(checked->schema, 2);
   EXPECT_EQ(checked->records, 301U);
   EXPECT_EQ(checked->filesystems, 1U);
 }
@@ -95,7 +95,8 @@ TEST_F(DatabaseCareTest, EachFaultHasItsLine) {
   EXPECT_THAT(faults(), ElementsAre(HasSubstr("record of /x/1: its policy: ")));
   sql("UPDATE tag SET carrier = 0");
   EXPECT_THAT(faults(), IsEmpty()) << "an entry repeats what the xattr holds";
-  sql("UPDATE tag SET path = x'72656c' WHERE path = x'2f782f31'; UPDATE tag SET key = x'7a31' WHERE path = "
+  sql("UPDATE tag SET path = x'72656c' WHERE path = x'2f782f31'; UPDATE tag SET stored_key = x'7a31' WHERE "
+      "path = "
       "x'2f782f32'");
   EXPECT_THAT(faults(), testing::UnorderedElementsAre("record of rel: its path is not absolute",
                                                       "record of /x/2: its key is of no known kind"));
@@ -203,7 +204,7 @@ TEST_F(DatabaseCareTest, AnOlderSchemaIsBroughtUpToDateAndOnlyByAWriter) {
   const std::string before = content(path);
   const auto reader = Database::open(path, Access::read_only, &identifier);
   ASSERT_FALSE(reader);
-  EXPECT_THAT(reader.error().message, HasSubstr("has schema 0, this fpolicy reads 1"));
+  EXPECT_THAT(reader.error().message, HasSubstr("has schema 0, this fpolicy reads 2"));
   EXPECT_EQ(content(path), before);
   fill(1);
   EXPECT_THAT(faults(), IsEmpty());

@@ -165,7 +165,7 @@ TEST_F(DatabaseTest, ANewerSchemaIsRefusedUntouched) {
   const std::string before = content(path);
   const auto error = refusal();
   EXPECT_EQ(error.code, ENOTSUP);
-  EXPECT_THAT(error.message, HasSubstr("written by a newer fpolicy (schema 99; this one knows 1)"));
+  EXPECT_THAT(error.message, HasSubstr("written by a newer fpolicy (schema 99; this one knows 2)"));
   EXPECT_EQ(refusal(Access::read_only).code, ENOTSUP);
   EXPECT_EQ(content(path), before);
   EXPECT_FALSE(std::filesystem::exists(path + "-wal"));
@@ -173,7 +173,7 @@ TEST_F(DatabaseTest, ANewerSchemaIsRefusedUntouched) {
 
 TEST_F(DatabaseTest, ANewerSchemaThatOnlyTheLogTellsIsRefused) {
   const auto first = open();  // keeps the log
-  sql("PRAGMA user_version = 2");
+  sql("PRAGMA user_version = 3");
   EXPECT_EQ(refusal().code, ENOTSUP);
   EXPECT_EQ(refusal(Access::read_only).code, ENOTSUP);
 }
@@ -498,6 +498,63 @@ TEST_F(DatabaseTest, ARecordOfAnotherBirthIsStale) {
   EXPECT_TRUE(*database->find_identity(entry.identity, Space::system));
 }
 
+TEST_F(DatabaseTest, RecordsOfTheFirstSchemaAreWhatTheyWere) {
+  using namespace std::string_literals;
+  std::filesystem::create_directories(directory / "state");
+  directory.write("state/fpolicy.db", "");
+  ASSERT_EQ(::chmod(path.c_str(), 0600), 0);
+  {
+    auto connection = Connection::open(path, Connection::Access::read_write);
+    ASSERT_TRUE(connection);
+    const std::string id = "PRAGMA application_id = " + std::to_string(store::application_id);
+    ASSERT_TRUE(connection->execute(id.c_str()));
+    ASSERT_TRUE(store::migrate(*connection, store::migrations().first(1)));
+    ASSERT_TRUE(
+        connection->execute("INSERT INTO filesystem VALUES (1, 'uuid:1');"
+                            "INSERT INTO tag VALUES"
+                            " (1, x'68010000000102030a00ff8040', 0, 0, 'bind:1', x'2f61', 0, 5, 0, 7),"
+                            " (1, x'680100000000000001', 1, 1, 'bind:2', x'2f62', 1, 6, 3, 8),"
+                            " (1, x'6801000000000001', 0, 1, 'bind:3', x'2f63', 0, 0, 0, 9),"
+                            " (1, x'702f782f792f7a2f7877', 0, 1, 'bind:4', x'2f64', 0, 0, 0, 9),"
+                            " (1, x'690102030405060708', 0, 1, 'bind:5', x'2f65', 0, 0, 0, 9)"));
+  }
+  const auto database = open();
+  ASSERT_TRUE(database);
+  const std::array keys{"h\x01\0\0\0\x01\x02\x03\x0a\0\xff\x80\x40"s, "h\x01\0\0\0\0\0\0\x01"s,
+                        "h\x01\0\0\0\0\0\x01"s, "p/x/y/z/xw"s, "i\x01\x02\x03\x04\x05\x06\x07\x08"s};
+  std::size_t number = 0;
+  ASSERT_TRUE(database->for_each("", [&](const TagRecord& each) {
+    EXPECT_EQ(each.identity.key, keys.at(number));
+    EXPECT_EQ(each.policy, "bind:" + std::to_string(number + 1));
+    const auto found = database->find_identity(each.identity, each.space);
+    EXPECT_TRUE(found && *found && (*found)->path == each.path) << number;
+    return ++number < keys.size();
+  }));
+  EXPECT_EQ(number, keys.size());
+  const auto second = *database->find_identity({"uuid:1", keys[1], 0}, Space::user);
+  ASSERT_TRUE(second);
+  EXPECT_EQ(second->carrier, Carrier::database);
+  EXPECT_TRUE(second->directory);
+  EXPECT_EQ(second->identity.birth_ns, 6);
+  EXPECT_EQ(second->uid, 3U);
+  EXPECT_EQ(second->changed_ns, 8);
+}
+
+// More than a statement takes, with some of them twice.
+TEST_F(DatabaseTest, OfManyRecordsTheLastOfEachFileStands) {
+  const auto database = open();
+  std::vector<TagRecord> records;
+  for (int i = 0; i < 1000; ++i) records.push_back(record(std::to_string(i % 900), "/f" + std::to_string(i)));
+  for (int i = 0; i < 1000; ++i) records[static_cast<std::size_t>(i)].policy = "bind:" + std::to_string(i);
+  ASSERT_TRUE(database->put(records));
+  for (int i = 0; i < 900; ++i) {
+    const auto found = *database->find_identity(record(std::to_string(i), "").identity, Space::system);
+    ASSERT_TRUE(found);
+    EXPECT_EQ(found->policy, "bind:" + std::to_string(i < 100 ? i + 900 : i));
+    EXPECT_EQ(found->path, "/f" + std::to_string(i < 100 ? i + 900 : i));
+  }
+}
+
 TEST_F(DatabaseTest, EveryStatementUsesAnIndex) {
   open();
   auto connection = Connection::open(path, Connection::Access::read_only);
@@ -517,9 +574,10 @@ TEST_F(DatabaseTest, EveryStatementUsesAnIndex) {
     EXPECT_THAT(lines, testing::Not(HasSubstr("SCAN "))) << text << "\n" << lines;
     EXPECT_THAT(lines, testing::Not(HasSubstr("TEMP B-TREE"))) << text << "\n" << lines;
   }
-  EXPECT_THAT(plan(store::find_sql), HasSubstr("tag USING PRIMARY KEY (filesystem=? AND key=? AND space=?)"));
+  EXPECT_THAT(plan(store::find_sql),
+              HasSubstr("tag USING PRIMARY KEY (filesystem=? AND stored_key=? AND space=?)"));
   EXPECT_THAT(plan(store::erase_sql),
-              HasSubstr("tag USING PRIMARY KEY (filesystem=? AND key=? AND space=?)"));
+              HasSubstr("tag USING PRIMARY KEY (filesystem=? AND stored_key=? AND space=?)"));
   EXPECT_THAT(plan(store::page_sql), HasSubstr("tag USING INDEX tag_by_path"));
   EXPECT_THAT(plan(store::from_path_sql), HasSubstr("tag USING COVERING INDEX tag_by_path (path>?)"));
   EXPECT_THAT(plan(store::release_path_sql), HasSubstr("tag_by_path (path=?)"));

@@ -4,6 +4,7 @@
 
 #include <fpolicy/store.h>
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -407,6 +408,56 @@ TEST_F(PolicyStoreTest, WhatOthersHaveChangedMeanwhileIsNotCorrected) {
   set_by_other("bind:7");
   ASSERT_TRUE(store->flush());
   EXPECT_EQ(record()->policy, "bind:7");
+}
+
+TEST_F(PolicyStoreTest, TheEntryOfAListedFileIsKnownByItsHandle) {
+  struct statx status{};
+  ASSERT_EQ(::statx(AT_FDCWD, path.c_str(), 0, STATX_MNT_ID, &status), 0);
+  const int mount = static_cast<int>(status.stx_mnt_id);
+  const auto full = identifier.identify(at(path));
+  ASSERT_TRUE(full);
+  const auto listed = identifier.identify_listed(at(path), mount);
+  ASSERT_TRUE(listed) << listed.error().message;
+  if (!*listed) GTEST_SKIP() << "no handles with generations here";
+  EXPECT_EQ((*listed)->key, full->key);
+  EXPECT_EQ((*listed)->filesystem, full->filesystem);
+  EXPECT_EQ((*listed)->birth_ns, 0);
+  EXPECT_TRUE(is_file_of(**listed, *full));
+  // What is mounted on it is another file, and its type not known.
+  EXPECT_EQ(*identifier.identify_listed(at(path), mount + 1), std::nullopt);
+  EXPECT_EQ(*identifier.identify_listed(at(path), 0), std::nullopt);
+
+  for (const SetOutcome outcome : {SetOutcome::changed, SetOutcome::unchanged}) {
+    EXPECT_EQ(*store->set_listed(at(path), mount, Space::user, policy("bind:1")), outcome);
+    ASSERT_TRUE(store->flush());
+    const auto entry = record();
+    ASSERT_TRUE(entry) << "live";
+    EXPECT_EQ(entry->identity, **listed);
+    EXPECT_EQ(identifier.examine(entry->identity, path).fate, Fate::live);
+    EXPECT_TRUE(store->reconcile(at(path))->empty());
+  }
+  // Somebody else says something else: the entry is corrected, but not over a later one.
+  const auto entry = record();
+  ASSERT_EQ(::setxattr(path.c_str(), "user.fpolicy", "1 bind:4", 8, 0), 0);
+  EXPECT_EQ(store->reconcile(at(path))->size(), 1U);
+  PolicyStore other(database.get(), &identifier, &xattrs);
+  ASSERT_TRUE(other.set_listed(at(path), mount, Space::user, policy("bind:5")));
+  ASSERT_TRUE(other.flush());
+  ASSERT_TRUE(store->flush());
+  EXPECT_EQ(record()->policy, "bind:5");
+  // A tag that the database carries has its birth time.
+  xattrs.set_error = ENOSPC;
+  ASSERT_TRUE(store->set_listed(at(path), mount, Space::user, policy("bind:6")));
+  ASSERT_TRUE(store->flush());
+  EXPECT_EQ(record()->carrier, Carrier::database);
+  EXPECT_EQ(record()->identity, *full);
+  xattrs.set_error = 0;
+
+  // Another file at its path is another.
+  directory.write("other", "");
+  ASSERT_EQ(::rename((directory / "other").c_str(), path.c_str()), 0);
+  EXPECT_FALSE(is_file_of(entry->identity, *identifier.identify(at(path))));
+  EXPECT_EQ(identifier.open(entry->identity, path).error().code, ::geteuid() == 0 ? ESTALE : EPERM);
 }
 
 TEST_F(PolicyStoreTest, ThreadsTagSideBySide) {
