@@ -195,9 +195,9 @@ Status SqliteDatabase::connect() {
   if (writable()) {
     done = connection_.execute("PRAGMA journal_mode = WAL");
     if (done) done = connection_.execute("PRAGMA synchronous = FULL");
-    // 16 MiB of log before it is written back: with the default of 4 MiB tagging a tree would do so every few
-    // batches.
-    if (done) done = connection_.execute("PRAGMA wal_autocheckpoint = 4096");
+    // 8 MiB of log before it is written back: with the default of 4 MiB tagging a tree would do so every few
+    // batches, and what there is in the end is written back when all other work is done.
+    if (done) done = connection_.execute("PRAGMA wal_autocheckpoint = 2048");
     // The index of a million tags while a batch goes in; given back after it.
     if (done) done = connection_.execute("PRAGMA cache_size = -16384");
     if (done) done = store::migrate(connection_, store::migrations());
