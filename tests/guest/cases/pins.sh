@@ -94,12 +94,15 @@ case_memory_is_short() {
   start_policyd
   setfpolicy bind:1,pin /mnt/ext4/t/pinned
   within 2 "pinned" holds /mnt/ext4/t/pinned 8192
+  # What earlier cases have left in the cache would go first.
+  sync
+  echo 1 >/proc/sys/vm/drop_caches
   fill_node 1 96
   make_file /mnt/ext4/t/other 64 1
   sync
   free=$(($(free_kib 1) / 1024))
   # No swap: what it cannot have is not given to it, or it is ended.
-  on_node 1 mapper --anon $((free + 24)) >/tmp/hog 2>&1 &
+  on_node 1 mapper --anon $((free + 32)) >/tmp/hog 2>&1 &
   hog=$!
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     all_on 1 /mnt/ext4/t/pinned 8192
