@@ -153,9 +153,8 @@ Status Daemon::open_machine() {
   if (topology_.memory.size() < 2) {
     lacks_.emplace_back("one memory node: there is nowhere to move pages; tags are kept, checked and told");
   }
-  auto missing = missing_capabilities();
-  if (!missing) return tl::unexpected(missing.error());
-  lacks_.insert(lacks_.end(), missing->begin(), missing->end());
+  const auto missing = missing_capabilities();
+  lacks_.insert(lacks_.end(), missing.begin(), missing.end());
   if (!system_xattrs_count()) {
     lacks_.emplace_back(
         "this kernel lets every user write security.* attributes (BPF LSM before Linux 6.10): system tags "

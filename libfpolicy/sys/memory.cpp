@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "sys/memory.h"
 
+#include "sys/capability.h"
 #include "sys/words.h"
 #include "sys/zoneinfo.h"
 
@@ -286,13 +287,6 @@ class SystemMemory final : public Memory {
   bool sees_frames_ = false;
   const bool moves_in_parallel_ = is_kernel_at_least(6, 3);
 };
-
-bool has_capability(unsigned capability) {
-  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3]{};
-  if (::syscall(SYS_capget, &header, sets) != 0) return false;
-  return (sets[capability / 32].effective >> (capability % 32) & 1U) != 0;
-}
 
 }  // namespace
 

@@ -19,14 +19,10 @@ FPOLICY_API bool administers_machine();
 
 /// Of the capabilities that policyd needs, those that this process lacks, with what it cannot do without
 /// each: "CAP_SYS_NICE: cannot move pages that other processes map".
-FPOLICY_API Result<std::vector<std::string>> missing_capabilities();
+FPOLICY_API std::vector<std::string> missing_capabilities();
 
 /// The supplementary groups of the process at the other end of a Unix socket (SO_PEERGROUPS, unix(7)).
 FPOLICY_API Result<std::vector<gid_t>> peer_groups(int socket);
-
-/// From now on the calling thread, and it alone, reaches files only as this user may (setfsuid(2)), and has
-/// no capability any more. For threads that end when they have served the user.
-FPOLICY_API Status assume_file_access(uid_t uid, gid_t gid, const std::vector<gid_t>& groups);
 
 /// Can the calling thread reach this path? The file is not opened.
 FPOLICY_API bool reaches(const std::string& path);
