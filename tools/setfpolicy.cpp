@@ -28,6 +28,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -223,7 +224,10 @@ class SetFpolicy {
               return true;
             },
         .error = [&](std::string_view path, const Error& error) { command_.error(path, error); }};
-    walk_tree(std::move(root), options_.links.tree(), visitor);
+    TreeOptions options = options_.links.tree();
+    // One more than processors: a thread that commits a batch waits for the disk.
+    options.threads = std::thread::hardware_concurrency() + 1;
+    walk_tree(std::move(root), options, visitor);
     // From root one word about the directory means all below it.
     if (changed != 0 && again && as_root_) notice_.add(again->path, again->fd.get());
   }

@@ -143,6 +143,20 @@ Result<DatabaseCheck> check(Connection& connection) {
   return result;
 }
 
+/// What is missing of the last page reads as zeros, to which SQLite has no objection. While there is a log,
+/// the page may yet come from it.
+Status check_length(Connection& connection, const std::string& path, std::vector<std::string>& faults) {
+  const auto page_size = connection.query_integer("PRAGMA page_size");
+  if (!page_size) return with_context("database " + path, page_size.error());
+  const auto size = sys::private_file_size(path);
+  if (!size) return tl::unexpected(size.error());
+  const auto log = sys::private_file_size(path + "-wal");
+  if (!log) return tl::unexpected(log.error());
+  if (log->value_or(0) == 0 && size->value_or(0) % static_cast<std::uint64_t>(*page_size) != 0)
+    faults.emplace_back("its last page is cut off");
+  return {};
+}
+
 /// Copies into an empty file; whole and synced, or an error.
 Status copy(Connection& from, Connection& to) {
   if (auto done = to.execute("PRAGMA synchronous = FULL"); !done) return done;
@@ -162,6 +176,8 @@ Result<DatabaseCheck> check_database(const std::string& path) {
   if (!connection) return tl::unexpected(connection.error());
   auto result = check(*connection);
   if (!result) return with_context("database " + path, result.error());
+  if (auto checked = check_length(*connection, path, result->faults); !checked)
+    return tl::unexpected(checked.error());
   return result;
 }
 
@@ -187,6 +203,8 @@ Result<DatabaseCheck> backup_database(const std::string& path, const std::string
     if (!target) return with_context(to, target.error());
     auto checked = check(*target);
     if (!checked) return with_context("database " + path, checked.error());
+    if (auto length = check_length(*from, path, checked->faults); !length)
+      return tl::unexpected(length.error());
     if (!checked->faults.empty())
       return fail(EUCLEAN, fmt::format("database {}: has {} faults, the first: {}", path,
                                        checked->faults.size(), checked->faults.front()));

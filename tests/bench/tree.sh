@@ -19,9 +19,12 @@ done
 sync
 echo "tree of $files files, $(nproc) processors, $(findmnt -n -o FSTYPE -T "$scratch"), Linux $(uname -r); ours, then theirs"
 
+# The catalogue holds nothing of the tree, but is there: policyd makes it when it starts.
 untag() {
   find "$tree" -type f -print0 | xargs -0 -P "$(nproc)" setfattr -x security.fpolicy 2>/dev/null || true
   rm -f "$scratch"/fpolicy.db*
+  "$bin/setfpolicy" "${database[@]}" bind:0 "$scratch"
+  "$bin/setfpolicy" "${database[@]}" -x "$scratch"
 }
 untag_other() { find "$tree" -type f -print0 | xargs -0 -P "$(nproc)" setfattr -x security.other 2>/dev/null || true; }
 untag_acl() { setfacl -R -b "$tree"; }
